@@ -1,0 +1,295 @@
+//! What may be asked of a lock table: one struct a verb, and the enum of them all.
+
+use crate::{LockId, LockMode, RequestId, Resource, SessionId, TicketId, Token};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+
+/// Everything that can be asked of a [`crate::LockTable`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "each variant is documented at its struct")]
+pub enum Command {
+    OpenSession(OpenSession),
+    EndSession(EndSession),
+    Acquire(Acquire),
+    AcquireAll(AcquireAll),
+    Wait(Wait),
+    Cancel(Cancel),
+    Release(Release),
+    Renew(Renew),
+    Upgrade(Upgrade),
+    Downgrade(Downgrade),
+    DeclareWait(DeclareWait),
+    WithdrawWait(WithdrawWait),
+    ForceUnlock(ForceUnlock),
+    ReleaseAll(ReleaseAll),
+    DeclareCapacity(DeclareCapacity),
+    /// Time passed, nothing else.
+    Tick,
+}
+
+/// How a session proves that it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionKind {
+    /// Ended by whoever holds the connection or the actor link.
+    #[default]
+    Attached,
+    /// Lives by its leases and by polling its tickets; ends by itself once it has had neither for
+    /// [`crate::TableConfig::session_idle`].
+    Detached,
+}
+
+/// Opens a session for an agent. Two sessions are two owners, also under one name.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct OpenSession {
+    /// The agent's readable name.
+    pub agent: Arc<str>,
+    /// How it proves that it lives.
+    pub kind: SessionKind,
+    /// What its requests weigh when a deadlock must be broken, -10 to 10; the lowest loses.
+    pub priority: i8,
+    /// The age and the aborts of an earlier session whose work it takes up again.
+    pub lineage: Option<Lineage>,
+}
+
+/// What a restarted agent takes over from the session before it, so that it does not start as the
+/// youngest again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The first ticket of the work, see [`crate::Candidate::birth`].
+    pub birth: TicketId,
+    /// How often that work has been a deadlock's victim.
+    pub aborts: u32,
+}
+
+/// Ends a session, and with it all it holds and all it waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EndSession {
+    /// Which one.
+    pub session: SessionId,
+    /// Why.
+    pub cause: EndCause,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndCause {
+    /// It said goodbye.
+    Closed,
+    /// Its agent or its connection died.
+    OwnerDied,
+    /// A detached session had neither holds nor tickets for too long.
+    Idle,
+}
+
+/// What every request for a lock may say beside the resource.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct AskOptions {
+    /// How long to queue: `None` is the table's default, zero is now or never.
+    pub wait: Option<Duration>,
+    /// How long the call itself waits before it is answered with a ticket that keeps the place.
+    /// `None`: until the wait ends.
+    pub slice: Option<Duration>,
+    /// How long the hold lives unless renewed; `None` is the table's default.
+    pub lease: Option<Duration>,
+    /// For people: why.
+    pub reason: Option<Arc<str>>,
+    /// For programs: any text, usually JSON.
+    pub metadata: Option<Arc<str>>,
+    /// Weighs this wait in a deadlock, -10 to 10; `None` is the session's priority.
+    pub priority: Option<i8>,
+    /// Whether a hold of the same session that covers this request is counted up, not refused.
+    pub reentrant: bool,
+    /// Makes asking again a no-op.
+    pub request_id: Option<RequestId>,
+}
+
+/// Asks for one resource.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Acquire {
+    /// Who asks.
+    pub session: SessionId,
+    /// For what.
+    pub resource: Resource,
+    /// How.
+    pub mode: LockMode,
+    /// And else.
+    pub options: AskOptions,
+}
+
+/// Asks for several resources, all or nothing; holds none of them while it waits.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AcquireAll {
+    /// Who asks.
+    pub session: SessionId,
+    /// For what; a resource named twice is merged to its strongest mode.
+    pub wants: Vec<(Resource, LockMode)>,
+    /// And else.
+    pub options: AskOptions,
+}
+
+/// Goes on waiting on a ticket, in its place, or learns what became of it.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Wait {
+    /// Whose ticket.
+    pub session: SessionId,
+    /// Which one.
+    pub ticket: TicketId,
+    /// How long this call waits; `None`: until the wait ends.
+    pub slice: Option<Duration>,
+}
+
+/// Takes a request back: a place in the queue is given up, and what it was granted meanwhile is
+/// released. This is what a vanished asker leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cancel {
+    /// Whose request.
+    pub session: SessionId,
+    /// Which one.
+    pub target: CancelTarget,
+}
+
+/// The two names of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelTarget {
+    /// The ticket it was given.
+    Ticket(TicketId),
+    /// The id its sender chose.
+    Request(RequestId),
+}
+
+/// Who may end or change a hold: its session, or whoever can show its token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Credential {
+    /// The session that holds it.
+    Session(SessionId),
+    /// Its fencing token.
+    Token(Token),
+}
+
+/// Gives a hold back; a hold counted `n` times needs `n` releases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Release {
+    /// Who says so.
+    pub by: Credential,
+    /// Which hold.
+    pub lock: LockId,
+    /// Makes asking again a no-op.
+    pub request_id: Option<RequestId>,
+}
+
+/// Sets a new end to a hold's lease, counted from now.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Renew {
+    /// Who says so.
+    pub by: Credential,
+    /// Which hold.
+    pub lock: LockId,
+    /// The new lease; `None` is the lease it was granted with.
+    pub lease: Option<Duration>,
+    /// Whether the new end may lie before the old one.
+    pub shorten: bool,
+    /// Makes asking again a no-op.
+    pub request_id: Option<RequestId>,
+}
+
+/// Turns a Shared or Update hold Exclusive, ahead of all who hold nothing.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Upgrade {
+    /// Who holds it.
+    pub session: SessionId,
+    /// Which hold.
+    pub lock: LockId,
+    /// `wait`, `slice`, `priority` and `request_id` count; the lease stays as it is.
+    pub options: AskOptions,
+}
+
+/// Turns a hold into a weaker one, at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Downgrade {
+    /// Who holds it.
+    pub session: SessionId,
+    /// Which hold.
+    pub lock: LockId,
+    /// To what.
+    pub mode: LockMode,
+    /// Makes asking again a no-op.
+    pub request_id: Option<RequestId>,
+}
+
+/// Says that a session waits for another one outside the lock table: a parent for its child.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DeclareWait {
+    /// Who waits.
+    pub session: SessionId,
+    /// For whom.
+    pub on: SessionId,
+}
+
+/// Takes a declared wait back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WithdrawWait {
+    /// Who waited.
+    pub session: SessionId,
+    /// For whom.
+    pub on: SessionId,
+}
+
+/// An administrator ends every hold of a resource.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ForceUnlock {
+    /// Of what.
+    pub resource: Resource,
+    /// Who does it.
+    pub admin: Arc<str>,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+/// Releases all holds and gives up all waits of every session of an agent; the sessions stay open.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReleaseAll {
+    /// Whose.
+    pub agent: Arc<str>,
+}
+
+/// Says that a resource has so many slots, changes their number, or (`None`) takes that back.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DeclareCapacity {
+    /// Of what.
+    pub resource: Resource,
+    /// How many, at least one.
+    pub capacity: Option<u32>,
+}
+
+macro_rules! into_command {
+    ($($verb:ident),*) => {
+        $(impl From<$verb> for Command {
+            fn from(verb: $verb) -> Command {
+                Command::$verb(verb)
+            }
+        })*
+    };
+}
+
+into_command!(
+    OpenSession,
+    EndSession,
+    Acquire,
+    AcquireAll,
+    Wait,
+    Cancel,
+    Release,
+    Renew,
+    Upgrade,
+    Downgrade,
+    DeclareWait,
+    WithdrawWait,
+    ForceUnlock,
+    ReleaseAll,
+    DeclareCapacity
+);

@@ -1,0 +1,199 @@
+//! Is a cycle through permits a deadlock?
+//!
+//! A permit is any one of several, so waiting for permits is only *maybe* waiting for each of their
+//! holders. The answer is to play on, on paper: whoever waits for nothing finishes, gives
+//! everything back and leaves every queue; the queues move by the real rule; and so on. Who is left
+//! when nothing moves any more is deadlocked. Holds that are being revoked end by themselves, so
+//! they count as given back.
+
+use super::state::{Place, State};
+use crate::{
+    LockMode,
+    mode::{CLASSES, Class, ClassSet},
+    places::{EntryAt, SessionAt, TicketAt},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One resource on paper: who would hold it by now.
+struct Paper {
+    held: [u32; 4],
+    permits: u64,
+}
+
+/// The state of the game.
+struct Game<'a> {
+    state: &'a State,
+    /// How many needs a session still has.
+    needs: BTreeMap<SessionAt, usize>,
+    /// Who has finished.
+    finished: BTreeSet<SessionAt>,
+    /// Which requests have been let in, on paper.
+    granted: BTreeSet<TicketAt>,
+    papers: BTreeMap<EntryAt, Paper>,
+    /// Who may finish.
+    ready: Vec<SessionAt>,
+    /// Whose queue may move.
+    moved: BTreeSet<EntryAt>,
+}
+
+impl State {
+    /// Of all whom the session waits for, and itself: those who can never go on.
+    pub(super) fn irreducible(&mut self, session: SessionAt) -> BTreeSet<SessionAt> {
+        let players = self.graph.reachable(session);
+        let mut game = Game {
+            state: self,
+            needs: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            papers: BTreeMap::new(),
+            ready: Vec::new(),
+            moved: BTreeSet::new(),
+        };
+        for player in players {
+            let needs = game.state.waits_of(player);
+            game.needs.insert(player, needs);
+            if needs == 0 {
+                game.ready.push(player);
+            }
+            for &ticket in game.state.sessions[player].tickets.values() {
+                game.moved.extend(game.state.tickets[ticket].wants.iter().map(|want| want.entry));
+            }
+        }
+        game.play();
+        game.needs.into_keys().filter(|player| !game.finished.contains(player)).collect()
+    }
+}
+
+impl Game<'_> {
+    fn play(&mut self) {
+        loop {
+            if let Some(player) = self.ready.pop() {
+                self.finish(player);
+            } else if let Some(entry) = self.moved.pop_first() {
+                self.move_queue(entry);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn finish(&mut self, player: SessionAt) {
+        let session = &self.state.sessions[player];
+        for &hold in &session.holds {
+            let hold = &self.state.holds[hold];
+            if hold.revoked_at.is_none() {
+                self.take_off(hold.entry, hold.mode);
+            }
+            self.moved.insert(hold.entry);
+        }
+        for &ticket in session.tickets.values() {
+            for want in &self.state.tickets[ticket].wants {
+                self.take_off(want.entry, want.mode);
+                self.moved.insert(want.entry);
+            }
+        }
+        self.finished.insert(player);
+        for waiting in self.state.graph.declared_on(player) {
+            self.meet_need(waiting);
+        }
+    }
+
+    fn meet_need(&mut self, player: SessionAt) {
+        if let Some(needs) = self.needs.get_mut(&player) {
+            *needs = needs.saturating_sub(1);
+            if *needs == 0 {
+                self.ready.push(player);
+            }
+        }
+    }
+
+    /// Lets in, on paper, whoever may be, from the head of the queue.
+    fn move_queue(&mut self, entry: EntryAt) {
+        let mut blocked = ClassSet::EMPTY;
+        for (place, queuer) in self.state.entries[entry].queue.iter() {
+            if self.granted.contains(&queuer.ticket) {
+                continue;
+            }
+            if self.admits_all(queuer.ticket, place) {
+                self.let_in(queuer.ticket);
+            } else {
+                blocked = blocked.with(queuer.mode.class().conflicts());
+                if blocked == ClassSet::ALL {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn let_in(&mut self, ticket: TicketAt) {
+        self.granted.insert(ticket);
+        let waits = &self.state.tickets[ticket];
+        for want in &waits.wants {
+            let paper = self.paper(want.entry);
+            if waits.upgrade {
+                // The old mode goes when the new one comes.
+                let own = self.state.own_hold(waits.session, want.entry);
+                if let Some(own) = own {
+                    let mode = self.state.holds[own].mode;
+                    self.take_off(want.entry, mode);
+                }
+            } else {
+                paper.permits += u64::from(want.mode.permits());
+            }
+            self.paper(want.entry).held[want.mode.class() as usize] += 1;
+            self.moved.insert(want.entry);
+        }
+        self.meet_need(waits.session);
+    }
+
+    fn admits_all(&mut self, ticket: TicketAt, place: Place) -> bool {
+        let waits = &self.state.tickets[ticket];
+        waits.wants.iter().all(|want| {
+            let own = self
+                .state
+                .own_hold(waits.session, want.entry)
+                .map(|hold| self.state.holds[hold].mode.class());
+            !self.is_held_against(want.entry, want.mode, own)
+                && !self.any_before(want.entry, place, want.mode.class().conflicts())
+        })
+    }
+
+    fn is_held_against(&mut self, entry: EntryAt, mode: LockMode, own: Option<Class>) -> bool {
+        let total = self.state.entries[entry].slots.as_ref().map_or(0, |slots| slots.total);
+        let paper = self.paper(entry);
+        if let LockMode::Permit(n) = mode {
+            return paper.permits + u64::from(n) > u64::from(total);
+        }
+        CLASSES.into_iter().any(|class| {
+            let own = u32::from(own == Some(class));
+            mode.class().conflicts().contains(class) && paper.held[class as usize] > own
+        })
+    }
+
+    fn any_before(&self, entry: EntryAt, place: Place, classes: ClassSet) -> bool {
+        let mut earlier = self.state.entries[entry].queue.all_before(place, classes);
+        earlier.any(|queuer| !self.granted.contains(&queuer.ticket))
+    }
+
+    fn take_off(&mut self, entry: EntryAt, mode: LockMode) {
+        let paper = self.paper(entry);
+        paper.held[mode.class() as usize] = paper.held[mode.class() as usize].saturating_sub(1);
+        paper.permits = paper.permits.saturating_sub(u64::from(mode.permits()));
+    }
+
+    /// The resource as it is now, before anybody has moved.
+    fn paper(&mut self, entry: EntryAt) -> &mut Paper {
+        let state = self.state;
+        self.papers.entry(entry).or_insert_with(|| {
+            let mut paper = Paper { held: [0; 4], permits: 0 };
+            for (_, hold) in state.entries[entry].holders.iter() {
+                let hold = &state.holds[hold];
+                if hold.revoked_at.is_none() {
+                    paper.held[hold.mode.class() as usize] += 1;
+                    paper.permits += u64::from(hold.mode.permits());
+                }
+            }
+            paper
+        })
+    }
+}

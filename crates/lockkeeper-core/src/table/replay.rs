@@ -1,0 +1,581 @@
+//! How each fact changes the table. The deciding half and recovery both come through here.
+//!
+//! A fact that does not fit (of a hold that is not there) changes nothing: a journal may be pruned,
+//! and this crate does not panic.
+
+use super::state::{
+    Due, Entry, Hold, Issued, Outcome, Queuer, Remembered, Session, Slots, State, Ticket, Want,
+};
+use crate::{
+    Fact, Granted, LeaveCause, LockId, LockMode, Queued, Record, Resource, SessionId, TicketId,
+    Timestamp, Token,
+    mode::{Class, ClassSet},
+    places::{EntryAt, HoldAt, SessionAt, TicketAt},
+};
+use std::collections::{BTreeMap, VecDeque};
+
+impl State {
+    pub(super) fn replay(&mut self, record: &Record) {
+        let at = record.at;
+        match &record.fact {
+            Fact::SessionOpened { session, agent, kind, priority, birth, aborts } => {
+                if self.session(*session).is_some() {
+                    return;
+                }
+                let opened = self.sessions.insert(Session {
+                    id: *session,
+                    agent: agent.clone(),
+                    kind: *kind,
+                    priority: *priority,
+                    birth: *birth,
+                    aborts: *aborts,
+                    // Inherited work goes on although this session has nothing to show for it yet.
+                    retrying: birth.is_some(),
+                    last_deadlock: None,
+                    holds: Vec::new(),
+                    tickets: BTreeMap::new(),
+                    memory: VecDeque::new(),
+                    idle_at: None,
+                });
+                self.session_index.insert(*session, opened);
+                self.count_session(*session);
+                self.settle_session(opened, at);
+            }
+            Fact::SessionEnded { session, .. } => self.end_session(*session, at),
+            Fact::Queued(queued) => self.queue(queued, at),
+            Fact::Left { ticket, cause, .. } => self.leave(*ticket, cause, at),
+            Fact::PollSet { ticket, poll_by } => self.set_poll(*ticket, *poll_by),
+            Fact::Granted(granted) => self.grant(granted, at),
+            Fact::Reentered { ticket, lock, count, request_id, .. } => {
+                let Some(hold) = self.hold(*lock) else { return };
+                self.count_ticket(*ticket);
+                self.holds[hold].count = *count;
+                let session = self.holds[hold].session;
+                self.begin_work(session, *ticket);
+                self.sessions[session].retrying = false;
+                self.remember_grant(session, *ticket, *request_id, *lock);
+                self.finish_member(*ticket, None, at);
+            }
+            Fact::Released { lock, remaining, share, request_id, .. } => {
+                if let Some(share) = share {
+                    self.give_back(*lock, *share);
+                }
+                self.release(*lock, *remaining, *request_id, at);
+            }
+            Fact::Renewed { lock, expires_at, request_id } => {
+                let Some(hold) = self.hold(*lock) else { return };
+                self.change_deadline(hold, |hold| hold.expires_at = *expires_at);
+                let session = self.holds[hold].session;
+                if request_id.is_some() {
+                    let outcome = Outcome::Renewed(*lock, *expires_at);
+                    self.remember(session, *request_id, None, outcome);
+                }
+            }
+            Fact::Converted { lock, ticket, mode, token, request_id } => {
+                let Some(hold) = self.hold(*lock) else { return };
+                self.count_ticket(*ticket);
+                self.count_token(*token);
+                if request_id.is_some() || self.is_parked(*ticket) {
+                    let session = self.holds[hold].session;
+                    // A downgrade carries the ticket of the hold, which is another request's.
+                    let own_ticket = Some(*ticket).filter(|one| *one != self.holds[hold].ticket);
+                    self.remember(session, *request_id, own_ticket, Outcome::Converted(*lock));
+                }
+                self.convert(hold, *ticket, *mode, *token, at);
+            }
+            Fact::RevocationSet { lock, until } => {
+                let Some(hold) = self.hold(*lock) else { return };
+                self.change_deadline(hold, |hold| hold.revoked_at = Some(*until));
+                // It ends by itself: nobody waits for its session's good will any more.
+                self.unlink_waiters_for(hold);
+            }
+            Fact::WaitDeclared { session, on, birth } => {
+                let (Some(from), Some(to)) = (self.session(*session), self.session(*on)) else {
+                    return;
+                };
+                if let Some(birth) = birth {
+                    self.count_ticket(*birth);
+                    self.begin_work(from, *birth);
+                }
+                if !self.graph.has_declared(from, to) {
+                    self.graph.link(from, to, crate::graph::Why::Declared);
+                    self.declared_waits += 1;
+                }
+                self.settle_session(from, at);
+                self.settle_session(to, at);
+            }
+            Fact::WaitWithdrawn { session, on } => {
+                let (Some(from), Some(to)) = (self.session(*session), self.session(*on)) else {
+                    return;
+                };
+                self.withdraw(from, to);
+                self.settle_session(from, at);
+                self.settle_session(to, at);
+            }
+            Fact::CapacityDeclared { resource, capacity } => self.declare(resource, *capacity),
+            Fact::DeadlockFound(report) => {
+                let Some(victim) = self.session(report.victim) else { return };
+                let victim = &mut self.sessions[victim];
+                victim.aborts = victim.aborts.saturating_add(1);
+                victim.retrying = true;
+                victim.last_deadlock = Some(report.clone());
+            }
+        }
+    }
+
+    fn end_session(&mut self, id: SessionId, at: Timestamp) {
+        let Some(session) = self.session(id) else { return };
+        let mut partners: Vec<SessionAt> = self.graph.declared_by(session).collect();
+        for &to in &partners {
+            self.withdraw(session, to);
+        }
+        let waiting_on_it: Vec<SessionAt> = self.graph.declared_on(session).collect();
+        for &from in &waiting_on_it {
+            self.withdraw(from, session);
+        }
+        partners.extend(waiting_on_it);
+        // A journal ends holds and waits first; this is for one that was cut.
+        for ticket in self.sessions[session].tickets.keys().copied().collect::<Vec<_>>() {
+            self.leave(ticket, &LeaveCause::SessionEnded, at);
+        }
+        for hold in self.sessions[session].holds.clone() {
+            self.release(self.holds[hold].id, 0, None, at);
+        }
+        if let Some(idle_at) = self.sessions[session].idle_at {
+            self.deadlines.remove(&(idle_at, Due::Idle(id)));
+        }
+        self.session_index.remove(&id);
+        self.sessions.remove(session);
+        for partner in partners {
+            self.settle_session(partner, at);
+        }
+    }
+
+    fn queue(&mut self, queued: &Queued, at: Timestamp) {
+        let Some(session) = self.session(queued.session) else { return };
+        if self.ticket(queued.ticket).is_some() {
+            return;
+        }
+        self.count_ticket(queued.ticket);
+        self.begin_work(session, queued.ticket);
+        let wants: Vec<Want> = queued
+            .wants
+            .iter()
+            .map(|(resource, mode)| Want { entry: self.entry_or_new(resource), mode: *mode })
+            .collect();
+        let built_on = queued.built_on.iter().filter_map(|&lock| self.hold(lock)).collect();
+        let ticket = self.tickets.insert(Ticket {
+            id: queued.ticket,
+            session,
+            wants: wants.clone(),
+            built_on,
+            upgrade: queued.upgrade,
+            queued_at: at,
+            wait_until: queued.wait_until,
+            poll_by: None,
+            lease_ms: queued.lease_ms,
+            priority: queued.priority,
+            reason: queued.reason.clone(),
+            metadata: queued.metadata.clone(),
+            request_id: queued.request_id,
+            parked: false,
+            call: None,
+            slice_until: None,
+        });
+        self.ticket_index.insert(queued.ticket, ticket);
+        self.sessions[session].tickets.insert(queued.ticket, ticket);
+        self.deadlines.insert((queued.wait_until, Due::Wait(queued.ticket)));
+        let place = self.tickets[ticket].place();
+        for want in wants {
+            let queuer = Queuer { ticket, session, mode: want.mode };
+            self.entries[want.entry].queue.insert(place, queuer);
+            self.link_waiter(want.entry, place, want.mode.class());
+            if queued.upgrade {
+                self.relink_behind_new(want.entry, place, want.mode.class());
+            }
+        }
+        self.settle_session(session, at);
+    }
+
+    fn leave(&mut self, id: TicketId, cause: &LeaveCause, at: Timestamp) {
+        let Some(ticket) = self.ticket(id) else { return };
+        let session = self.tickets[ticket].session;
+        if self.tickets[ticket].request_id.is_some() || self.is_parked(id) {
+            let refusal = self.refusal_of_leaving(ticket, cause, at);
+            let request_id = self.tickets[ticket].request_id;
+            self.remember(session, request_id, Some(id), Outcome::Refused(Box::new(refusal)));
+        }
+        for want in self.tickets[ticket].wants.clone() {
+            let place = self.tickets[ticket].place();
+            self.unqueue(ticket, want);
+            self.relink_behind_gone(want.entry, place, want.mode.class());
+            self.forget_if_unused(want.entry);
+        }
+        self.remove_ticket(ticket, at);
+    }
+
+    fn set_poll(&mut self, id: TicketId, poll_by: Option<Timestamp>) {
+        let Some(at) = self.ticket(id) else { return };
+        let ticket = &mut self.tickets[at];
+        if let Some(old) = ticket.poll_by {
+            self.deadlines.remove(&(old, Due::Poll(id)));
+        }
+        ticket.poll_by = poll_by;
+        if let Some(poll_by) = poll_by {
+            ticket.parked = true;
+            self.deadlines.insert((poll_by, Due::Poll(id)));
+        }
+    }
+
+    fn grant(&mut self, granted: &Granted, at: Timestamp) {
+        let Some(session) = self.session(granted.session) else { return };
+        if self.hold(granted.lock).is_some() {
+            return;
+        }
+        self.count_ticket(granted.ticket);
+        self.count_token(granted.token);
+        self.count_lock(granted.lock);
+        self.begin_work(session, granted.ticket);
+        let entry_at = self.entry_or_new(&granted.resource);
+        let hold = self.holds.insert(Hold {
+            id: granted.lock,
+            ticket: granted.ticket,
+            session,
+            entry: entry_at,
+            mode: granted.mode,
+            token: granted.token,
+            slots: granted.slots.clone(),
+            count: 1,
+            outlives_its_ticket: false,
+            lease_ms: granted.lease_ms,
+            wait_ms: granted.wait_ms,
+            granted_at: at,
+            expires_at: granted.expires_at,
+            revoked_at: None,
+            reason: granted.reason.clone(),
+            metadata: granted.metadata.clone(),
+            rank: self.sessions[session].holds.len(),
+        });
+        self.hold_index.insert(granted.lock, hold);
+        self.sessions[session].holds.push(hold);
+        self.sessions[session].retrying = false;
+        self.deadlines.insert(self.holds[hold].due());
+        let entry = &mut self.entries[entry_at];
+        entry.holders.insert(session, hold);
+        entry.held[granted.mode.class() as usize] += 1;
+        match granted.mode {
+            LockMode::Shared | LockMode::Update => entry.generation = Some(granted.token),
+            LockMode::Exclusive => {}
+            LockMode::Permit(_) => {
+                entry.slots.get_or_insert_default().taken.extend(&granted.slots);
+            }
+        }
+        self.remember_grant(session, granted.ticket, granted.request_id, granted.lock);
+        self.finish_member(granted.ticket, Some(entry_at), at);
+        self.settle_session(session, at);
+    }
+
+    /// One request has taken its share of a hold back; it has no other.
+    fn give_back(&mut self, lock: LockId, share: TicketId) {
+        let Some(hold) = self.hold(lock) else { return };
+        let hold = &mut self.holds[hold];
+        hold.outlives_its_ticket |= hold.ticket == share;
+        for known in &mut self.sessions[hold.session].memory {
+            if known.ticket == Some(share) && matches!(known.outcome, Outcome::Granted(_)) {
+                known.outcome = Outcome::GivenBack(lock);
+            }
+        }
+    }
+
+    fn release(
+        &mut self,
+        lock: LockId,
+        remaining: u32,
+        request_id: Option<crate::RequestId>,
+        at: Timestamp,
+    ) {
+        let Some(hold) = self.hold(lock) else { return };
+        let session = self.holds[hold].session;
+        if request_id.is_some() {
+            self.remember(session, request_id, None, Outcome::Released(lock, remaining));
+        }
+        if remaining > 0 {
+            self.holds[hold].count = remaining;
+            return;
+        }
+        let entry_at = self.holds[hold].entry;
+        self.unlink_waiters_for(hold);
+        self.deadlines.remove(&self.holds[hold].due());
+        self.hold_index.remove(&lock);
+        let Some(ended) = self.holds.remove(hold) else { return };
+        let holds = &mut self.sessions[session].holds;
+        holds.swap_remove(ended.rank);
+        if let Some(&moved) = holds.get(ended.rank) {
+            self.holds[moved].rank = ended.rank;
+        }
+        let entry = &mut self.entries[entry_at];
+        entry.holders.remove(session);
+        entry.held[ended.mode.class() as usize] -= 1;
+        entry.end_phase();
+        if let Some(slots) = &mut entry.slots {
+            slots.give_back(&ended.slots);
+        }
+        self.forget_if_unused(entry_at);
+        self.settle_session(session, at);
+    }
+
+    fn convert(
+        &mut self,
+        hold: HoldAt,
+        ticket: TicketId,
+        mode: LockMode,
+        token: Token,
+        at: Timestamp,
+    ) {
+        let held = &mut self.holds[hold];
+        let (old, session, entry_at) = (held.mode, held.session, held.entry);
+        held.mode = mode;
+        held.token = token;
+        let given_back = held.slots.split_off(held.slots.len().min(mode.permits() as usize));
+        let entry = &mut self.entries[entry_at];
+        entry.held[old.class() as usize] -= 1;
+        entry.held[mode.class() as usize] += 1;
+        entry.end_phase();
+        if matches!(mode.class(), Class::Shared | Class::Update) {
+            entry.generation = Some(token);
+        }
+        if let Some(slots) = &mut entry.slots {
+            slots.give_back(&given_back);
+        }
+        if mode == LockMode::Exclusive {
+            self.sessions[session].retrying = false;
+        }
+        self.finish_member(ticket, Some(entry_at), at);
+        let classes = ClassSet::one(old.class()).with(ClassSet::one(mode.class()));
+        self.relink_behind_holds(entry_at, classes);
+    }
+
+    /// One of a ticket's resources is granted: it queues there no longer, and when it was the last
+    /// one, and nothing is left to be counted up, the ticket is done.
+    fn finish_member(&mut self, id: TicketId, granted: Option<EntryAt>, at: Timestamp) {
+        let Some(ticket) = self.ticket(id) else { return };
+        if let Some(entry) = granted
+            && let Some(want) =
+                self.tickets[ticket].wants.iter().copied().find(|want| want.entry == entry)
+        {
+            self.unqueue(ticket, want);
+            // Those behind it point at its ticket, and with that at the hold it became. Behind a
+            // permit that is not enough: other holders of permits may stand in their way as well.
+            if matches!(want.mode, LockMode::Permit(_)) {
+                self.relink_behind_holds(entry, ClassSet::one(Class::Permit));
+            }
+        }
+        if self.tickets[ticket].wants.is_empty() {
+            self.remove_ticket(ticket, at);
+        }
+    }
+
+    fn unqueue(&mut self, ticket: TicketAt, want: Want) {
+        let place = self.tickets[ticket].place();
+        let session = self.tickets[ticket].session;
+        self.tickets[ticket].wants.retain(|other| other.entry != want.entry);
+        self.entries[want.entry].queue.remove(place, want.mode.class());
+        self.graph.unlink_ticket(session, place.ticket, want.entry);
+    }
+
+    fn remove_ticket(&mut self, ticket: TicketAt, at: Timestamp) {
+        let Some(gone) = self.tickets.remove(ticket) else { return };
+        self.ticket_index.remove(&gone.id);
+        self.sessions[gone.session].tickets.remove(&gone.id);
+        self.deadlines.remove(&(gone.wait_until, Due::Wait(gone.id)));
+        if let Some(poll_by) = gone.poll_by {
+            self.deadlines.remove(&(poll_by, Due::Poll(gone.id)));
+        }
+        if let Some(slice_until) = gone.slice_until {
+            self.deadlines.remove(&(slice_until, Due::Slice(gone.id)));
+        }
+        self.settle_session(gone.session, at);
+    }
+
+    fn withdraw(&mut self, from: SessionAt, to: SessionAt) {
+        if self.graph.unlink_declared(from, to) {
+            self.declared_waits -= 1;
+        }
+    }
+
+    fn declare(&mut self, resource: &Resource, capacity: Option<u32>) {
+        let entry = self.entry_or_new(resource);
+        let had = self.entries[entry].slots.is_some();
+        match capacity {
+            Some(total) => self.entries[entry].slots.get_or_insert_default().total = total,
+            None => self.entries[entry].slots = None,
+        }
+        self.capacities += usize::from(capacity.is_some());
+        self.capacities -= usize::from(had);
+        self.forget_if_unused(entry);
+    }
+
+    fn change_deadline(&mut self, hold: HoldAt, change: impl FnOnce(&mut Hold)) {
+        self.deadlines.remove(&self.holds[hold].due());
+        change(&mut self.holds[hold]);
+        self.deadlines.insert(self.holds[hold].due());
+    }
+
+    /// Takes away the edges of those who wait for a hold.
+    fn unlink_waiters_for(&mut self, hold: HoldAt) {
+        let hold = &self.holds[hold];
+        let (entry, class, ticket) = (hold.entry, hold.mode.class(), hold.ticket);
+        self.unlink_hold(entry, class, ticket);
+    }
+
+    fn entry_or_new(&mut self, resource: &Resource) -> EntryAt {
+        if let Some(entry) = self.entry(resource) {
+            return entry;
+        }
+        let entry = self.entries.insert(Entry::new(resource.clone()));
+        self.entry_index.insert(resource.clone(), entry);
+        entry
+    }
+
+    fn forget_if_unused(&mut self, entry: EntryAt) {
+        if self.entries[entry].is_forgettable()
+            && let Some(gone) = self.entries.remove(entry)
+        {
+            self.entry_index.remove(&gone.resource);
+        }
+    }
+
+    /// The first ticket of a run of work is its birth.
+    fn begin_work(&mut self, session: SessionAt, ticket: TicketId) {
+        self.sessions[session].birth.get_or_insert(ticket);
+    }
+
+    /// After each change to a session: its work ends when it has nothing any more, and the clock
+    /// of an idle detached session starts or stops.
+    fn settle_session(&mut self, at: SessionAt, now: Timestamp) {
+        let declares = self.graph.declared_by(at).next().is_some();
+        let is_alone = self.graph.is_alone(at);
+        let session = &mut self.sessions[at];
+        let has_nothing = session.holds.is_empty() && session.tickets.is_empty();
+        if has_nothing && !declares && !session.retrying {
+            session.birth = None;
+            session.aborts = 0;
+            session.last_deadlock = None;
+        }
+        let is_idle = session.kind == crate::SessionKind::Detached && has_nothing && is_alone;
+        match session.idle_at {
+            None if is_idle => {
+                let idle_at = Timestamp(now.0.saturating_add(self.session_idle_ms));
+                session.idle_at = Some(idle_at);
+                self.deadlines.insert((idle_at, Due::Idle(session.id)));
+            }
+            Some(idle_at) if !is_idle => {
+                session.idle_at = None;
+                self.deadlines.remove(&(idle_at, Due::Idle(session.id)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds a hold to what a request got; the members of a batch come one by one.
+    fn remember_grant(
+        &mut self,
+        session: SessionAt,
+        ticket: TicketId,
+        request_id: Option<crate::RequestId>,
+        lock: LockId,
+    ) {
+        if request_id.is_none() && !self.is_parked(ticket) {
+            return;
+        }
+        if let Some(last) = self.sessions[session].memory.back_mut()
+            && last.ticket == Some(ticket)
+            && let Outcome::Granted(locks) = &mut last.outcome
+        {
+            locks.push(lock);
+            return;
+        }
+        self.remember(session, request_id, Some(ticket), Outcome::Granted(vec![lock]));
+    }
+
+    /// Whether the asker knows the ticket and may come back for the outcome.
+    fn is_parked(&self, ticket: TicketId) -> bool {
+        self.ticket(ticket).is_some_and(|at| self.tickets[at].parked)
+    }
+
+    fn remember(
+        &mut self,
+        session: SessionAt,
+        request_id: Option<crate::RequestId>,
+        ticket: Option<TicketId>,
+        outcome: Outcome,
+    ) {
+        let memory = &mut self.sessions[session].memory;
+        memory.push_back(Remembered { request_id, ticket, outcome });
+        while memory.len() > self.remembered_max {
+            memory.pop_front();
+        }
+    }
+
+    fn count_session(&mut self, id: SessionId) {
+        if id.epoch() == self.reign.epoch {
+            self.issued.sessions = self.issued.sessions.max(id.counter());
+        }
+    }
+
+    fn count_ticket(&mut self, id: TicketId) {
+        if id.epoch() == self.reign.epoch {
+            self.issued.tickets = self.issued.tickets.max(id.counter());
+        }
+    }
+
+    fn count_token(&mut self, token: Token) {
+        if token.epoch() == self.reign.epoch {
+            self.issued.tokens = self.issued.tokens.max(token.counter());
+        }
+    }
+
+    fn count_lock(&mut self, id: LockId) {
+        if let Some(serial) = id.serial(self.reign.id_seed) {
+            self.issued.locks = self.issued.locks.max(serial);
+        }
+    }
+
+    pub(super) fn new(reign: crate::Reign, config: &crate::TableConfig) -> State {
+        State {
+            reign,
+            issued: Issued::default(),
+            sessions: Default::default(),
+            entries: Default::default(),
+            tickets: Default::default(),
+            holds: Default::default(),
+            session_index: Default::default(),
+            entry_index: Default::default(),
+            ticket_index: Default::default(),
+            hold_index: Default::default(),
+            graph: Default::default(),
+            deadlines: Default::default(),
+            capacities: 0,
+            declared_waits: 0,
+            session_idle_ms: crate::time::millis(config.session_idle),
+            remembered_max: config.limits.remembered_per_session,
+        }
+    }
+}
+
+impl Entry {
+    /// A phase of readers and updaters is over when the last of them is gone.
+    fn end_phase(&mut self) {
+        if self.held[Class::Shared as usize] + self.held[Class::Update as usize] == 0 {
+            self.generation = None;
+        }
+    }
+}
+
+impl Slots {
+    fn give_back(&mut self, slots: &[u32]) {
+        for slot in slots {
+            self.taken.remove(slot);
+        }
+    }
+}

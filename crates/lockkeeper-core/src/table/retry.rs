@@ -1,0 +1,151 @@
+//! What a repeated request is told: what became of the first one, and nothing happens again.
+//!
+//! The memory is a ring per session, so that a session that lives for months remembers no more than
+//! one that lives for a minute.
+
+use super::{
+    LockTable,
+    state::{Due, Outcome, State},
+};
+use crate::{
+    Answer, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp, Wait,
+    places::{SessionAt, TicketAt},
+    time::millis,
+};
+use std::time::Duration;
+
+impl State {
+    pub(super) fn waiting_with(&self, session: SessionAt, request: RequestId) -> Option<TicketAt> {
+        self.sessions[session]
+            .tickets
+            .values()
+            .copied()
+            .find(|&ticket| self.tickets[ticket].request_id == Some(request))
+    }
+}
+
+impl LockTable {
+    /// Goes on waiting on a ticket, or tells what became of it.
+    pub(super) fn wait(&mut self, call: CallId, wait: Wait) {
+        let outcome = match self.session(wait.session) {
+            Err(refusal) => Err(refusal),
+            Ok(at) => match self.state.sessions[at].tickets.get(&wait.ticket) {
+                Some(&ticket) => return self.attach(call, ticket, wait.slice),
+                None => self
+                    .remembered(at, |request, ticket| {
+                        _ = request;
+                        ticket == Some(wait.ticket)
+                    })
+                    .unwrap_or(Err(Refusal::Unknown(Subject::Ticket(wait.ticket)))),
+            },
+        };
+        self.reply(call, outcome);
+    }
+
+    /// If this is a repeated request for locks, attaches the call to it, or answers it.
+    pub(super) fn is_repeated(
+        &mut self,
+        call: CallId,
+        session: SessionAt,
+        request: Option<RequestId>,
+        slice: Option<Duration>,
+    ) -> bool {
+        let Some(request) = request else { return false };
+        if let Some(ticket) = self.state.waiting_with(session, request) {
+            self.attach(call, ticket, slice);
+            return true;
+        }
+        let Some(outcome) = self.remembered(session, |known, _| known == Some(request)) else {
+            return false;
+        };
+        self.reply(call, outcome);
+        true
+    }
+
+    /// The answer to an earlier request with the same id, if there was one.
+    #[allow(clippy::type_complexity, reason = "an outcome that may not be there, or not be asked")]
+    pub(super) fn repeated(
+        &self,
+        session: SessionId,
+        request: Option<RequestId>,
+    ) -> Result<Option<Result<Answer, Refusal>>, Refusal> {
+        let Some(request) = request else { return Ok(None) };
+        let at = self.session(session)?;
+        Ok(self.remembered(at, |known, _| known == Some(request)))
+    }
+
+    fn remembered(
+        &self,
+        session: SessionAt,
+        is_it: impl Fn(Option<RequestId>, Option<TicketId>) -> bool,
+    ) -> Option<Result<Answer, Refusal>> {
+        let memory = &self.state.sessions[session].memory;
+        let known = memory.iter().rev().find(|one| is_it(one.request_id, one.ticket))?;
+        Some(match &known.outcome {
+            Outcome::Refused(refusal) => Err((**refusal).clone()),
+            &Outcome::Released(lock, remaining) => Ok(Answer::Released { lock, remaining }),
+            &Outcome::Renewed(lock, expires_at) => Ok(Answer::Renewed { lock, expires_at }),
+            &Outcome::GivenBack(lock) => Err(Refusal::NotHolder { lock, holder: None }),
+            &Outcome::Converted(lock) => match self.state.hold(lock) {
+                Some(hold) => Ok(Answer::Changed(self.state.grant_of(hold))),
+                None => Err(Refusal::NotHolder { lock, holder: None }),
+            },
+            Outcome::Granted(locks) => {
+                match locks.iter().find(|&&lock| self.state.hold(lock).is_none()) {
+                    Some(&lock) => Err(Refusal::NotHolder { lock, holder: None }),
+                    None => Ok(Answer::Granted(self.state.grants(locks))),
+                }
+            }
+        })
+    }
+
+    /// Lets a call wait on a ticket: until the wait ends, or until its slice does.
+    pub(super) fn attach(&mut self, call: CallId, at: TicketAt, slice: Option<Duration>) {
+        let id = self.state.tickets[at].id;
+        if let Some(older) = self.state.tickets[at].call.take() {
+            self.reply(older, Err(Refusal::Superseded { ticket: id }));
+        }
+        if self.state.tickets[at].poll_by.is_some() {
+            self.record(Fact::PollSet { ticket: id, poll_by: None });
+        }
+        self.state.tickets[at].call = Some(call);
+        let slice_until = slice.map(|slice| self.now.after(slice));
+        self.set_slice(at, slice_until);
+        if slice_until.is_some_and(|until| until <= self.now) {
+            self.answer_queued(id);
+        }
+    }
+
+    /// A call's slice is over: it is told its ticket, which now must be polled.
+    pub(super) fn answer_queued(&mut self, id: TicketId) {
+        let Some(at) = self.state.ticket(id) else { return };
+        self.set_slice(at, None);
+        let Some(call) = self.state.tickets[at].call.take() else { return };
+        let poll_by = self.now.after(self.config.ticket_grace);
+        self.record(Fact::PollSet { ticket: id, poll_by: Some(poll_by) });
+        let ahead = self.state.ahead_of(at);
+        self.reply(call, Ok(Answer::Queued { ticket: id, ahead, poll_by }));
+    }
+
+    /// Routing, not a fact: a call does not survive its process.
+    fn set_slice(&mut self, at: TicketAt, until: Option<Timestamp>) {
+        let id = self.state.tickets[at].id;
+        if let Some(old) = self.state.tickets[at].slice_until {
+            self.state.deadlines.remove(&(old, Due::Slice(id)));
+        }
+        self.state.tickets[at].slice_until = until;
+        if let Some(until) = until {
+            self.state.deadlines.insert((until, Due::Slice(id)));
+        }
+    }
+
+    /// A lease as it will be: the default if none is asked for, never nothing, never too long.
+    pub(super) fn lease_ms(&self, asked: Option<Duration>) -> u64 {
+        let lease = asked.unwrap_or(self.config.lease_default);
+        millis(lease.min(self.config.limits.lease_max)).max(1)
+    }
+
+    pub(super) fn wait_ms(&self, asked: Option<Duration>) -> u64 {
+        millis(asked.unwrap_or(self.config.wait_default).min(self.config.limits.wait_max))
+    }
+}

@@ -1,0 +1,455 @@
+//! What a table knows, and how a fact changes it. Nothing here decides.
+
+use crate::{
+    DeadlockReport, LockId, LockMode, Refusal, Reign, RequestId, Resource, SessionId, SessionKind,
+    TicketId, Timestamp, Token,
+    graph::WaitForGraph,
+    index::Index,
+    mode::{CLASSES, Class, ClassSet},
+    places::{Arena, EntryAt, HoldAt, SessionAt, TicketAt},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
+
+/// Sessions, resources, waits and holds of one project, and the graph between them.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(super) reign: Reign,
+    /// The last number each counter gave out in this reign.
+    pub(super) issued: Issued,
+    pub(super) sessions: Arena<SessionAt, Session>,
+    pub(super) entries: Arena<EntryAt, Entry>,
+    pub(super) tickets: Arena<TicketAt, Ticket>,
+    pub(super) holds: Arena<HoldAt, Hold>,
+    pub(super) session_index: Index<SessionId, SessionAt>,
+    pub(super) entry_index: Index<Resource, EntryAt>,
+    pub(super) ticket_index: Index<TicketId, TicketAt>,
+    pub(super) hold_index: Index<LockId, HoldAt>,
+    pub(super) graph: WaitForGraph,
+    /// Everything that ends by itself, in the order in which it does.
+    pub(super) deadlines: BTreeSet<(Timestamp, Due)>,
+    pub(super) capacities: usize,
+    pub(super) declared_waits: usize,
+    pub(super) session_idle_ms: u64,
+    pub(super) remembered_max: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Issued {
+    pub(super) sessions: u32,
+    pub(super) tickets: u32,
+    pub(super) tokens: u32,
+    pub(super) locks: u32,
+}
+
+/// What ends at a deadline. Of two at the same moment the earlier id goes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Due {
+    /// The wait of a ticket.
+    Wait(TicketId),
+    /// The time to poll a ticket.
+    Poll(TicketId),
+    /// The call that waits on a ticket.
+    Slice(TicketId),
+    /// A hold: its lease, or its grace if that is shorter.
+    Hold(LockId),
+    /// An idle detached session.
+    Idle(SessionId),
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) agent: Arc<str>,
+    pub(super) kind: SessionKind,
+    pub(super) priority: i8,
+    /// The first ticket of its present work.
+    pub(super) birth: Option<TicketId>,
+    pub(super) aborts: u32,
+    /// Aborted, and nothing granted since: its work goes on although it may hold nothing.
+    pub(super) retrying: bool,
+    pub(super) last_deadlock: Option<Arc<DeadlockReport>>,
+    /// In no order; each hold knows its index, so that leaving is O(1).
+    pub(super) holds: Vec<HoldAt>,
+    pub(super) tickets: BTreeMap<TicketId, TicketAt>,
+    pub(super) memory: VecDeque<Remembered>,
+    pub(super) idle_at: Option<Timestamp>,
+}
+
+/// One resource: who holds it, who waits. Gone when nobody does either and no capacity is declared.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) resource: Resource,
+    pub(super) holders: Holders,
+    /// How many holders of each class.
+    pub(super) held: [u32; 4],
+    pub(super) queue: Queue,
+    /// The token of the present phase of readers and updaters.
+    pub(super) generation: Option<Token>,
+    pub(super) slots: Option<Slots>,
+}
+
+/// Who holds one resource, each session once. Most resources have one holder, and that one costs no
+/// memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    one: Option<(SessionAt, HoldAt)>,
+    more: BTreeMap<SessionAt, HoldAt>,
+}
+
+/// Who waits for one resource. Kept by class, because most questions are about the nearest waiter
+/// of some classes; in its order as a whole it is the four of them merged.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Not there before somebody waits: most resources come and go without a queue.
+    classes: Option<Box<[BTreeMap<Place, Queuer>; 4]>>,
+}
+
+/// The order of a queue: those who turn a hold exclusive first, then by ticket.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Place {
+    pub(super) holds_nothing: bool,
+    pub(super) ticket: TicketId,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queuer {
+    pub(super) ticket: TicketAt,
+    pub(super) session: SessionAt,
+    pub(super) mode: LockMode,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    pub(super) total: u32,
+    pub(super) taken: BTreeSet<u32>,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) id: TicketId,
+    pub(super) session: SessionAt,
+    /// What it still queues for, in the order of resources.
+    pub(super) wants: Vec<Want>,
+    pub(super) built_on: Vec<HoldAt>,
+    pub(super) upgrade: bool,
+    pub(super) queued_at: Timestamp,
+    pub(super) wait_until: Timestamp,
+    pub(super) poll_by: Option<Timestamp>,
+    pub(super) lease_ms: u64,
+    pub(super) priority: i8,
+    pub(super) reason: Option<Arc<str>>,
+    pub(super) metadata: Option<Arc<str>>,
+    pub(super) request_id: Option<RequestId>,
+    /// Whether its asker knows the ticket and may come back for the outcome.
+    pub(super) parked: bool,
+    /// The call that waits on it, and until when. Routing, not a fact: no record restores it.
+    pub(super) call: Option<crate::CallId>,
+    pub(super) slice_until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) entry: EntryAt,
+    pub(super) mode: LockMode,
+}
+
+#[derive(Debug)]
+pub(super) struct Hold {
+    pub(super) id: LockId,
+    pub(super) ticket: TicketId,
+    pub(super) session: SessionAt,
+    pub(super) entry: EntryAt,
+    pub(super) mode: LockMode,
+    pub(super) token: Token,
+    pub(super) slots: Vec<u32>,
+    pub(super) count: u32,
+    /// Whether the acquire that began it was taken back, and only later ones are left.
+    pub(super) outlives_its_ticket: bool,
+    pub(super) lease_ms: u64,
+    pub(super) wait_ms: u64,
+    pub(super) granted_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) revoked_at: Option<Timestamp>,
+    pub(super) reason: Option<Arc<str>>,
+    pub(super) metadata: Option<Arc<str>>,
+    /// Its index in the session's holds.
+    pub(super) rank: usize,
+}
+
+/// A finished request, so that asking again changes nothing.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    pub(super) request_id: Option<RequestId>,
+    pub(super) ticket: Option<TicketId>,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    /// It got these holds.
+    Granted(Vec<LockId>),
+    /// It got this one, among others, and gave its share back.
+    GivenBack(LockId),
+    /// It changed the mode of this one.
+    Converted(LockId),
+    /// It was refused after a wait.
+    Refused(Box<Refusal>),
+    /// It counted a hold down to so many.
+    Released(LockId, u32),
+    /// It moved the end of a lease.
+    Renewed(LockId, Timestamp),
+}
+
+impl Entry {
+    pub(super) fn new(resource: Resource) -> Entry {
+        Entry {
+            resource,
+            holders: Holders::default(),
+            held: [0; 4],
+            queue: Queue::default(),
+            generation: None,
+            slots: None,
+        }
+    }
+
+    /// The classes in which anybody but `except` holds it.
+    pub(super) fn held_classes(&self, except: Option<Class>) -> ClassSet {
+        let mut set = ClassSet::EMPTY;
+        for class in CLASSES {
+            let own = u32::from(except == Some(class));
+            if self.held[class as usize] > own {
+                set.insert(class);
+            }
+        }
+        set
+    }
+
+    pub(super) fn is_forgettable(&self) -> bool {
+        self.holders.is_empty() && self.queue.is_empty() && self.slots.is_none()
+    }
+}
+
+impl Holders {
+    pub(super) fn insert(&mut self, session: SessionAt, hold: HoldAt) {
+        match self.one {
+            None => self.one = Some((session, hold)),
+            Some(_) => {
+                self.more.insert(session, hold);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, session: SessionAt) {
+        match self.one {
+            Some((one, _)) if one == session => self.one = self.more.pop_first(),
+            _ => {
+                self.more.remove(&session);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, session: SessionAt) -> Option<HoldAt> {
+        match self.one {
+            Some((one, hold)) if one == session => Some(hold),
+            _ => self.more.get(&session).copied(),
+        }
+    }
+
+    /// In no order that could decide anything.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionAt, HoldAt)> {
+        self.one.into_iter().chain(self.more.iter().map(|(&session, &hold)| (session, hold)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.one.is_some()) + self.more.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.one.is_none()
+    }
+}
+
+impl Queue {
+    pub(super) fn insert(&mut self, place: Place, queuer: Queuer) {
+        let classes = self.classes.get_or_insert_default();
+        classes[queuer.mode.class() as usize].insert(place, queuer);
+    }
+
+    pub(super) fn remove(&mut self, place: Place, class: Class) {
+        if let Some(classes) = &mut self.classes {
+            classes[class as usize].remove(&place);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.of(ClassSet::ALL).map(BTreeMap::len).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.of(ClassSet::ALL).next().is_none()
+    }
+
+    pub(super) fn get(&self, place: Place, class: Class) -> Option<Queuer> {
+        self.classes.as_ref()?[class as usize].get(&place).copied()
+    }
+
+    /// Everybody, the next first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Place, Queuer)> {
+        let mut cursor = None;
+        std::iter::from_fn(move || {
+            let next = self.nearest_behind(cursor, ClassSet::ALL)?;
+            cursor = Some(next.0);
+            Some(next)
+        })
+    }
+
+    /// The nearest waiter before `place` whose class is in `classes`.
+    pub(super) fn nearest_before(
+        &self,
+        place: Place,
+        classes: ClassSet,
+    ) -> Option<(Place, Queuer)> {
+        self.of(classes)
+            .filter_map(|waiters| waiters.range(..place).next_back())
+            .max_by_key(|(place, _)| **place)
+            .map(|(place, queuer)| (*place, *queuer))
+    }
+
+    /// The first waiter behind `place` (from the head, if none is given) whose class is in
+    /// `classes`.
+    pub(super) fn nearest_behind(
+        &self,
+        place: Option<Place>,
+        classes: ClassSet,
+    ) -> Option<(Place, Queuer)> {
+        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
+        self.of(classes)
+            .filter_map(|waiters| waiters.range((from, Bound::Unbounded)).next())
+            .min_by_key(|(place, _)| **place)
+            .map(|(place, queuer)| (*place, *queuer))
+    }
+
+    /// Everybody of a class behind `after` (from the head, if none is given), up to and including
+    /// `last` (to the end, if none is given).
+    pub(super) fn all_behind(
+        &self,
+        after: Option<Place>,
+        last: Option<Place>,
+        class: Class,
+    ) -> impl Iterator<Item = (Place, Queuer)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = last.map_or(Bound::Unbounded, Bound::Included);
+        let waiters = self.of(ClassSet::one(class)).flat_map(move |all| all.range((from, to)));
+        waiters.map(|(place, queuer)| (*place, *queuer))
+    }
+
+    /// Whether anybody before `place` waits in one of `classes`.
+    pub(super) fn any_before(&self, place: Place, classes: ClassSet) -> bool {
+        self.of(classes).any(|waiters| waiters.keys().next().is_some_and(|&first| first < place))
+    }
+
+    /// Whether anybody behind `place` waits in this class.
+    pub(super) fn any_behind(&self, place: Place, class: Class) -> bool {
+        let mut waiters = self.of(ClassSet::one(class));
+        waiters.any(|waiters| waiters.keys().next_back().is_some_and(|&last| last > place))
+    }
+
+    /// How many stand before `place`.
+    pub(super) fn count_before(&self, place: Place) -> usize {
+        self.of(ClassSet::ALL).map(|waiters| waiters.range(..place).count()).sum()
+    }
+
+    /// Everybody before `place` in one of `classes`, class by class.
+    pub(super) fn all_before(
+        &self,
+        place: Place,
+        classes: ClassSet,
+    ) -> impl Iterator<Item = &Queuer> {
+        self.of(classes).flat_map(move |waiters| waiters.range(..place)).map(|(_, queuer)| queuer)
+    }
+
+    fn of(&self, classes: ClassSet) -> impl Iterator<Item = &BTreeMap<Place, Queuer>> {
+        let waiters = self.classes.iter().flat_map(|classes| CLASSES.into_iter().zip(&**classes));
+        waiters
+            .filter(move |(class, waiters)| classes.contains(*class) && !waiters.is_empty())
+            .map(|(_, waiters)| waiters)
+    }
+}
+
+impl Slots {
+    /// The lowest free ones, or none if there are fewer than `wanted`.
+    pub(super) fn lowest_free(&self, wanted: u32) -> Option<Vec<u32>> {
+        let free = (0..self.total).filter(|slot| !self.taken.contains(slot));
+        let slots: Vec<u32> = free.take(wanted as usize).collect();
+        (slots.len() == wanted as usize).then_some(slots)
+    }
+
+    /// Whether so many more fit. Slots beyond a shrunken total still count as in use.
+    pub(super) fn fits(&self, wanted: u32) -> bool {
+        self.taken.len() as u64 + u64::from(wanted) <= u64::from(self.total)
+    }
+}
+
+impl Ticket {
+    pub(super) fn place(&self) -> Place {
+        Place { holds_nothing: !self.upgrade, ticket: self.id }
+    }
+}
+
+impl Hold {
+    /// When it ends by itself.
+    pub(super) fn ends_at(&self) -> Timestamp {
+        self.revoked_at.map_or(self.expires_at, |at| at.min(self.expires_at))
+    }
+
+    pub(super) fn due(&self) -> (Timestamp, Due) {
+        (self.ends_at(), Due::Hold(self.id))
+    }
+}
+
+impl State {
+    pub(super) fn session(&self, id: SessionId) -> Option<SessionAt> {
+        self.session_index.get(&id)
+    }
+
+    pub(super) fn entry(&self, resource: &Resource) -> Option<EntryAt> {
+        self.entry_index.get(resource)
+    }
+
+    pub(super) fn ticket(&self, id: TicketId) -> Option<TicketAt> {
+        self.ticket_index.get(&id)
+    }
+
+    pub(super) fn hold(&self, id: LockId) -> Option<HoldAt> {
+        self.hold_index.get(&id)
+    }
+
+    /// The session's hold of a resource.
+    pub(super) fn own_hold(&self, session: SessionAt, entry: EntryAt) -> Option<HoldAt> {
+        self.entries[entry].holders.get(session)
+    }
+
+    /// The ticket with which the session waits for a resource, be it to turn a hold exclusive.
+    pub(super) fn own_ticket(&self, session: SessionAt, entry: EntryAt) -> Option<TicketAt> {
+        self.sessions[session]
+            .tickets
+            .values()
+            .copied()
+            .find(|&at| self.tickets[at].wants.iter().any(|want| want.entry == entry))
+    }
+
+    /// The requests of the hold's session that end if it does, the earliest first.
+    pub(super) fn built_upon(&self, hold: HoldAt) -> Vec<TicketAt> {
+        self.sessions[self.holds[hold].session]
+            .tickets
+            .values()
+            .copied()
+            .filter(|&at| self.tickets[at].built_on.contains(&hold))
+            .collect()
+    }
+}
