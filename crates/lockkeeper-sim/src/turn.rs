@@ -1,0 +1,27 @@
+//! One turn of the table, laid open: what a test may tamper with to see the checker go red.
+
+use lockkeeper_core::{CallId, Effects, Event, Forgetful, Record, Reply};
+
+/// Everything that one command caused.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Turn {
+    /// The number of the command.
+    pub call: CallId,
+    /// What was written.
+    pub records: Vec<Record>,
+    /// What was answered.
+    pub replies: Vec<Reply>,
+    /// What was announced.
+    pub events: Vec<Event>,
+}
+
+impl Turn {
+    /// Settles the effects in a journal that keeps nothing, and lays them open.
+    pub fn of(effects: Effects) -> Turn {
+        let call = effects.call();
+        let records = effects.records().to_vec();
+        let Ok(settled) = effects.settle(&mut Forgetful);
+        let (replies, events) = settled.into_parts();
+        Turn { call, records, replies, events }
+    }
+}
