@@ -7,20 +7,21 @@
 
 use lockkeeper_core::{
     Acquire, Answer, AskOptions, Command, Credential, EndCause, EndSession, Forgetful, Grant,
-    LockMode, LockTable, OpenSession, Refusal, Reign, Release, Reply, Resource, SessionId,
+    Ledger, LockMode, LockTable, OpenSession, Refusal, Reign, Release, Reply, Resource, SessionId,
     TableConfig, Timestamp,
 };
 
 /// A table with its hand on the clock.
 struct Keeper {
     table: LockTable,
+    ledger: Ledger<Forgetful>,
     now: Timestamp,
 }
 
 impl Keeper {
     fn new() -> Keeper {
         let table = LockTable::new(TableConfig::default(), Reign::first(42));
-        Keeper { table, now: Timestamp(1_700_000_000_000) }
+        Keeper { table, ledger: Ledger::new(Forgetful), now: Timestamp(1_700_000_000_000) }
     }
 
     /// One turn, 10 ms after the last: the table decides, the journal writes (this one keeps
@@ -28,7 +29,7 @@ impl Keeper {
     fn turn(&mut self, command: impl Into<Command>) -> Vec<Reply> {
         self.now = Timestamp(self.now.0 + 10);
         let effects = self.table.apply(self.now, command);
-        let Ok(settled) = effects.settle(&mut Forgetful);
+        let settled = effects.settle(&mut self.ledger).expect("settled in order");
         settled.into_parts().0
     }
 

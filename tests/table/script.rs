@@ -9,9 +9,9 @@
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, CallId, Cancel, CancelTarget, Command, Credential,
     DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, Epoch, ForceUnlock, Forgetful,
-    Grant, Lineage, LockId, LockMode, LockTable, LowestPriority, News, OpenSession, Refusal, Reign,
-    Release, ReleaseAll, Renew, RequestId, Requester, Resource, SessionId, SessionKind,
-    TableConfig, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait, Youngest,
+    Grant, Ledger, Lineage, LockId, LockMode, LockTable, LowestPriority, News, OpenSession,
+    Refusal, Reign, Release, ReleaseAll, Renew, RequestId, Requester, Resource, SessionId,
+    SessionKind, TableConfig, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait, Youngest,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -68,6 +68,7 @@ pub(crate) fn difference(expected: &str, got: &str) -> String {
 struct Player {
     config: Option<TableConfig>,
     table: Option<LockTable>,
+    ledger: Ledger<Forgetful>,
     now: Timestamp,
     sessions: BTreeMap<String, SessionId>,
     names: BTreeMap<SessionId, String>,
@@ -81,6 +82,7 @@ impl Player {
         Player {
             config: Some(TableConfig::default()),
             table: None,
+            ledger: Ledger::new(Forgetful),
             now: Timestamp(0),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -238,7 +240,7 @@ impl Player {
         let effects = table.apply(self.now, command);
         let call = effects.call();
         self.calls.insert(call, agent.to_owned());
-        let (replies, events) = effects.settle(&mut Forgetful).unwrap().into_parts();
+        let (replies, events) = effects.settle(&mut self.ledger).unwrap().into_parts();
         let mut own = None;
         let mut others = Vec::new();
         for event in events {

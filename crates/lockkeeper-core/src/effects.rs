@@ -1,9 +1,13 @@
 //! What comes out of a turn, and the door that makes *write, then speak* a matter of types.
 //!
 //! [`crate::LockTable::apply`] returns [`Effects`], whose replies and events cannot be reached.
-//! Only [`Effects::settle`] opens them, and it hands the records to a [`Journal`] first.
+//! Only [`Effects::settle`] opens them. It hands the records to a [`Journal`] first, and it takes
+//! the turns of a table in their order, without a gap: a turn that records nothing may yet speak of
+//! what an earlier one recorded, so it must not speak before that is written. A turn that could not
+//! be written closes the door for good; its table is ahead of its journal and must be rebuilt.
 
 use crate::{CallId, Event, Record, Reply};
+use std::fmt;
 
 /// Where records become durable. The one port of this crate.
 pub trait Journal {
@@ -12,6 +16,66 @@ pub trait Journal {
 
     /// Makes the records durable, all of them or none. Returns only when they are.
     fn append<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), Self::Error>;
+}
+
+/// A journal, and how far the turns of its table are settled in it: one for each table.
+#[derive(Clone, Debug)]
+pub struct Ledger<J> {
+    journal: J,
+    settled: CallId,
+}
+
+impl<J> Ledger<J> {
+    /// For a new table, none of whose turns is settled yet.
+    pub fn new(journal: J) -> Ledger<J> {
+        Ledger { journal, settled: CallId(0) }
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &J {
+        &self.journal
+    }
+
+    /// The journal, given back.
+    pub fn into_journal(self) -> J {
+        self.journal
+    }
+}
+
+/// A turn that may not be spoken of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotSettled<E> {
+    /// Its records could not be written.
+    Journal(E),
+    /// A turn before it is not settled, or never will be.
+    OutOfOrder {
+        /// The turn that has to be settled first.
+        expected: CallId,
+        /// The turn that was offered.
+        found: CallId,
+    },
+}
+
+impl<E: fmt::Display> fmt::Display for NotSettled<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotSettled::Journal(error) => write!(f, "the journal could not be written: {error}"),
+            NotSettled::OutOfOrder { expected, found } => write!(
+                f,
+                "turn {} cannot be settled before turn {}: rebuild the table from its journal",
+                found.0, expected.0
+            ),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for NotSettled<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            NotSettled::Journal(error) => Some(error),
+            NotSettled::OutOfOrder { .. } => None,
+        }
+    }
 }
 
 /// Everything one command caused. Nobody has been told yet.
@@ -40,25 +104,46 @@ impl Effects {
     }
 
     /// Writes the records, and only then gives the rest away.
-    pub fn settle<J: Journal>(self, journal: &mut J) -> Result<Settled, J::Error> {
+    pub fn settle<J: Journal>(
+        self,
+        ledger: &mut Ledger<J>,
+    ) -> Result<Settled, NotSettled<J::Error>> {
+        self.is_next(ledger.settled)?;
         if !self.records.is_empty() {
-            journal.append(self.records.iter())?;
+            ledger.journal.append(self.records.iter()).map_err(NotSettled::Journal)?;
         }
-        Ok(Settled { replies: self.replies, events: self.events })
+        ledger.settled = self.call;
+        Ok(self.open())
     }
 
     /// Writes the records of many turns at once (a group commit), then gives all the rest away.
     pub fn settle_all<J: Journal>(
         turns: Vec<Effects>,
-        journal: &mut J,
-    ) -> Result<Vec<Settled>, J::Error> {
-        if turns.iter().any(|turn| !turn.records.is_empty()) {
-            journal.append(turns.iter().flat_map(|turn| turn.records.iter()))?;
+        ledger: &mut Ledger<J>,
+    ) -> Result<Vec<Settled>, NotSettled<J::Error>> {
+        let mut last = ledger.settled;
+        for turn in &turns {
+            turn.is_next(last)?;
+            last = turn.call;
         }
-        Ok(turns
-            .into_iter()
-            .map(|turn| Settled { replies: turn.replies, events: turn.events })
-            .collect())
+        if turns.iter().any(|turn| !turn.records.is_empty()) {
+            let records = turns.iter().flat_map(|turn| turn.records.iter());
+            ledger.journal.append(records).map_err(NotSettled::Journal)?;
+        }
+        ledger.settled = last;
+        Ok(turns.into_iter().map(Effects::open).collect())
+    }
+
+    fn is_next<E>(&self, settled: CallId) -> Result<(), NotSettled<E>> {
+        let expected = CallId(settled.0 + 1);
+        match self.call == expected {
+            true => Ok(()),
+            false => Err(NotSettled::OutOfOrder { expected, found: self.call }),
+        }
+    }
+
+    fn open(self) -> Settled {
+        Settled { replies: self.replies, events: self.events }
     }
 }
 
@@ -111,5 +196,62 @@ impl Journal for Vec<Record> {
     fn append<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), Self::Error> {
         self.extend(records.cloned());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LockTable, OpenSession, Reign, TableConfig, Timestamp};
+
+    /// A journal on a disk that is full after so many appends.
+    struct Full(usize);
+
+    impl Journal for Full {
+        type Error = &'static str;
+
+        fn append<'a>(&mut self, _: impl Iterator<Item = &'a Record>) -> Result<(), Self::Error> {
+            self.0 = self.0.checked_sub(1).ok_or("disk full")?;
+            Ok(())
+        }
+    }
+
+    fn turns(count: usize) -> Vec<Effects> {
+        let mut table = LockTable::new(TableConfig::default(), Reign::first(1));
+        (0..count).map(|_| table.apply(Timestamp(1), OpenSession::default())).collect()
+    }
+
+    #[test]
+    fn a_turn_does_not_speak_before_the_turns_before_it() {
+        let mut turns = turns(3).into_iter();
+        let (first, second, third) = (turns.next(), turns.next(), turns.next());
+        let mut ledger = Ledger::new(Vec::new());
+        let early = second.map(|turn| turn.settle(&mut ledger)).unwrap();
+        let (expected, found) = (CallId(1), CallId(2));
+        assert_eq!(early.unwrap_err(), NotSettled::OutOfOrder { expected, found });
+        assert!(first.map(|turn| turn.settle(&mut ledger)).unwrap().is_ok());
+        // The second one was thrown away unsettled: nothing after it can be true.
+        assert!(third.map(|turn| turn.settle(&mut ledger)).unwrap().is_err());
+        assert_eq!(ledger.journal().len(), 1);
+    }
+
+    #[test]
+    fn a_failed_journal_closes_the_door() {
+        let mut turns = turns(3).into_iter();
+        let mut ledger = Ledger::new(Full(1));
+        let mut settle = || turns.next().unwrap().settle(&mut ledger);
+        assert!(settle().is_ok());
+        assert_eq!(settle().unwrap_err(), NotSettled::Journal("disk full"));
+        assert!(matches!(settle(), Err(NotSettled::OutOfOrder { .. })));
+    }
+
+    #[test]
+    fn a_group_commit_is_all_or_nothing() {
+        let mut ledger = Ledger::new(Full(1));
+        assert_eq!(Effects::settle_all(turns(3), &mut ledger).unwrap().len(), 3);
+        assert!(Effects::settle_all(turns(3), &mut ledger).is_err(), "another table's turns");
+        let mut ledger = Ledger::new(Full(0));
+        let refused = Effects::settle_all(turns(3), &mut ledger).unwrap_err();
+        assert_eq!(refused, NotSettled::Journal("disk full"));
     }
 }

@@ -150,6 +150,18 @@ impl WaitForGraph {
         self.remove(edges);
     }
 
+    /// Takes away all edges of one request.
+    pub(crate) fn unlink_request(&mut self, from: SessionAt, ticket: TicketId) {
+        let Some(node) = self.node(from) else { return };
+        let edges: Vec<EdgeIndex> = self
+            .graph
+            .edges_directed(node, Outgoing)
+            .filter(|edge| edge.weight().ticket() == Some(ticket))
+            .map(|edge| edge.id())
+            .collect();
+        self.remove(edges);
+    }
+
     /// Takes away the edge of a waiter that leads to one hold or wait.
     pub(crate) fn unlink_blocker(&mut self, from: SessionAt, blocker: TicketId, on: EntryAt) {
         let Some(node) = self.node(from) else { return };

@@ -9,7 +9,7 @@
 //! lost one stopped.
 //!
 //! ```text
-//!   Command, now ──► LockTable::apply ──► Effects ──► settle(journal) ──► Settled
+//!   Command, now ──► LockTable::apply ──► Effects ──► settle(ledger)  ──► Settled
 //!                        │      ▲           records       writes           replies, events
 //!                        ▼      │
 //!                       facts: replay                  recovery ──► replay
@@ -36,7 +36,8 @@
 //!   [`Refusal`] is a reply, not an error; no input makes it panic or recurse.
 //! - **One door.** [`LockTable::replay`] is the only thing that changes a table. A live turn goes
 //!   through it fact by fact, and so does recovery.
-//! - **Write, then speak.** [`Settled`] is made by [`Effects::settle`] alone.
+//! - **Write, then speak.** [`Settled`] is made by [`Effects::settle`] alone, and only in order.
+//!   Views show the table as it is, settled or not: do not speak of them before.
 //! - **In the same turn.** What a turn frees it hands over; a cycle that a turn closes it breaks.
 //!
 //! Who drives it owes it three things: the records of each turn are written in order; after a

@@ -127,8 +127,7 @@ impl LockMode {
         }
     }
 
-    /// The stronger of two modes asked for in one batch. A permit and a lock mode do not mix; the
-    /// first stays, and is refused later by what the resource is.
+    /// The stronger of two modes of one kind, both lock modes or both permits.
     #[must_use]
     pub(crate) fn strongest(self, other: LockMode) -> LockMode {
         if other.covers(self) { other } else { self }

@@ -145,8 +145,10 @@ pub struct Holder {
 pub struct Obstacle {
     /// Where.
     pub resource: Resource,
-    /// The holders it conflicts with.
+    /// The holders it conflicts with: the first few of them.
     pub holders: Vec<Holder>,
+    /// How many they are in all.
+    pub held_by: usize,
     /// How many wait there.
     pub waiting: usize,
 }
@@ -356,7 +358,8 @@ impl Refusal {
         }
     }
 
-    /// Whether the same request may succeed later, unchanged.
+    /// Whether the same request may succeed later. One that carries a request id needs a new one:
+    /// with the old one it is told the same again.
     pub fn retryable(&self) -> bool {
         matches!(
             self,
@@ -364,7 +367,13 @@ impl Refusal {
                 | Refusal::TimedOut { .. }
                 | Refusal::Deadlock(_)
                 | Refusal::QueueFull { .. }
-                | Refusal::LimitReached { .. }
+                | Refusal::LimitReached {
+                    limit: Limit::Sessions
+                        | Limit::HoldsPerSession
+                        | Limit::WaitsPerSession
+                        | Limit::Capacities,
+                    ..
+                }
                 | Refusal::InUse { .. }
                 | Refusal::Abandoned { .. }
                 | Refusal::Exhausted
@@ -385,8 +394,9 @@ fn list(f: &mut fmt::Formatter<'_>, obstacles: &[Obstacle]) -> fmt::Result {
                     write!(f, " for {reason:?}")?;
                 }
             }
-            [one, rest @ ..] => {
-                write!(f, " is held ({}) by {} and {} more", one.mode, one.agent, rest.len())?
+            [one, ..] => {
+                let more = obstacle.held_by.saturating_sub(1);
+                write!(f, " is held ({}) by {} and {more} more", one.mode, one.agent)?;
             }
         }
         if obstacle.waiting > 0 {

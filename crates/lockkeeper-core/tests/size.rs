@@ -3,24 +3,39 @@
 
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, Command, DeclareCapacity,
-    DeclareWait, EndCause, EndSession, Forgetful, LockMode, LockTable, OpenSession, Refusal, Reign,
-    RequestId, Resource, SessionId, Settled, Stats, TableConfig, Timestamp,
+    DeclareWait, EndCause, EndSession, Forgetful, Ledger, LockMode, LockTable, OpenSession,
+    Refusal, Reign, RequestId, Resource, SessionId, Settled, Stats, TableConfig, Timestamp,
 };
 use std::thread;
 
 const SMALL_STACK: usize = 2 * 1024 * 1024;
 const DEEP: usize = 100_000;
 
-fn table() -> LockTable {
-    LockTable::new(TableConfig::default(), Reign::first(3))
+struct World {
+    table: LockTable,
+    ledger: Ledger<Forgetful>,
 }
 
-fn turn(table: &mut LockTable, command: impl Into<Command>) -> Settled {
-    let Ok(settled) = table.apply(Timestamp(1), command).settle(&mut Forgetful);
-    settled
+impl World {
+    fn stats(&self) -> Stats {
+        self.table.stats()
+    }
 }
 
-fn open(table: &mut LockTable) -> SessionId {
+fn table() -> World {
+    table_with(TableConfig::default())
+}
+
+fn table_with(config: TableConfig) -> World {
+    World { table: LockTable::new(config, Reign::first(3)), ledger: Ledger::new(Forgetful) }
+}
+
+fn turn(table: &mut World, command: impl Into<Command>) -> Settled {
+    let effects = table.table.apply(Timestamp(1), command);
+    effects.settle(&mut table.ledger).expect("settled in order")
+}
+
+fn open(table: &mut World) -> SessionId {
     let settled = turn(table, OpenSession { agent: "a".into(), ..Default::default() });
     match settled.replies()[0].outcome {
         Ok(Answer::SessionOpened { session }) => session,
@@ -28,7 +43,7 @@ fn open(table: &mut LockTable) -> SessionId {
     }
 }
 
-fn ask(table: &mut LockTable, session: SessionId, key: usize, mode: LockMode) -> Settled {
+fn ask(table: &mut World, session: SessionId, key: usize, mode: LockMode) -> Settled {
     let resource = Resource::file(&key.to_string());
     turn(table, Acquire { session, resource, mode, options: AskOptions::default() })
 }
@@ -38,7 +53,7 @@ fn is_granted(settled: &Settled) -> bool {
     matches!(settled.replies().last().map(|reply| &reply.outcome), Some(Ok(Answer::Granted(_))))
 }
 
-fn end(table: &mut LockTable, session: SessionId) -> Settled {
+fn end(table: &mut World, session: SessionId) -> Settled {
     turn(table, EndSession { session, cause: EndCause::Closed })
 }
 
@@ -85,7 +100,7 @@ fn a_chain_through_permits_is_reduced_on_a_small_stack() {
         let length = 20_000;
         let mut config = TableConfig::default();
         config.limits.capacities_max = length;
-        let mut table = LockTable::new(config, Reign::first(3));
+        let mut table = table_with(config);
         let sessions: Vec<SessionId> = (0..length).map(|_| open(&mut table)).collect();
         for (key, &session) in sessions.iter().enumerate() {
             let resource = Resource::file(&key.to_string());

@@ -2,15 +2,15 @@
 //! larger one (I5), across take-overs of the project as well (I2).
 
 use lockkeeper_core::{
-    Acquire, Answer, AskOptions, Credential, Epoch, LockMode, LockTable, OpenSession, Record,
-    Reign, Release, Resource, SessionId, Settled, TableConfig, Timestamp, Token,
+    Acquire, Answer, AskOptions, Credential, Epoch, Ledger, LockMode, LockTable, OpenSession,
+    Record, Reign, Release, Resource, SessionId, Settled, TableConfig, Timestamp, Token,
 };
 use proptest::prelude::*;
 use std::{collections::BTreeMap, time::Duration};
 
 struct World {
     table: LockTable,
-    journal: Vec<Record>,
+    ledger: Ledger<Vec<Record>>,
     reign: Reign,
     session: SessionId,
 }
@@ -20,7 +20,7 @@ impl World {
         let reign = Reign::first(9);
         let mut world = World {
             table: LockTable::new(TableConfig::default(), reign),
-            journal: Vec::new(),
+            ledger: Ledger::new(Vec::new()),
             reign,
             session: SessionId::from_u64(0),
         };
@@ -36,8 +36,8 @@ impl World {
     }
 
     fn turn(&mut self, command: impl Into<lockkeeper_core::Command>) -> Settled {
-        let Ok(settled) = self.table.apply(Timestamp(5), command).settle(&mut self.journal);
-        settled
+        let effects = self.table.apply(Timestamp(5), command);
+        effects.settle(&mut self.ledger).expect("settled in order")
     }
 
     /// The coordinator dies; another one takes the project over.
@@ -45,9 +45,10 @@ impl World {
         let epoch = Epoch::new(self.reign.epoch.get() + 1);
         self.reign = Reign { epoch, id_seed: u64::from(epoch.get()), ..self.reign };
         self.table = LockTable::new(TableConfig::default(), self.reign);
-        for record in &self.journal {
+        for record in self.ledger.journal() {
             self.table.replay(record);
         }
+        self.ledger = Ledger::new(self.ledger.journal().clone());
     }
 
     /// Takes a free resource and gives it back; the token in between.

@@ -1,7 +1,9 @@
 //! One table on the bench: beside its model, with its journal, its calls and those who are inside.
 
 use crate::{Checked, Invariant, Model, Rules, Turn, Violation, broken, ensure, inside::Inside};
-use lockkeeper_core::{CallId, Command, Epoch, LockTable, Record, Reign, Timestamp};
+use lockkeeper_core::{
+    CallId, Command, Epoch, Forgetful, Ledger, LockTable, Record, Reign, Timestamp,
+};
 use std::collections::BTreeSet;
 
 /// What is done to a table.
@@ -20,6 +22,7 @@ pub struct Bench {
     reign: Reign,
     /// The table under test.
     pub table: LockTable,
+    ledger: Ledger<Forgetful>,
     /// Its naive twin, unless it is only driven.
     pub model: Option<Model>,
     /// Everything it recorded, over all reigns.
@@ -39,6 +42,7 @@ impl Bench {
             rules,
             reign,
             table: LockTable::new(rules.table_config(), reign),
+            ledger: Ledger::new(Forgetful),
             model: check.then(|| Model::new(rules, reign.epoch, reign.last_event)),
             journal: Vec::new(),
             inside: Inside::default(),
@@ -54,7 +58,7 @@ impl Bench {
 
     /// Applies one command, follows it with the model, and counts who is inside.
     pub fn apply(&mut self, now: Timestamp, command: &Command) -> Result<Turn, Violation> {
-        let turn = Turn::of(self.table.apply(now, command.clone()));
+        let turn = Turn::of(self.table.apply(now, command.clone()), &mut self.ledger);
         self.journal.extend_from_slice(&turn.records);
         self.turns += 1;
         let calls = self.answer_calls(&turn);
@@ -97,6 +101,7 @@ impl Bench {
         };
         let before = self.table.list();
         self.table = self.replayed(self.reign);
+        self.ledger = Ledger::new(Forgetful);
         self.open_calls.clear();
         let extended = before.iter().zip(self.table.list()).all(|(old, new)| {
             old.lock == new.lock && old.session == new.session && old.expires_at <= new.expires_at

@@ -1,6 +1,6 @@
 //! One turn of the table, laid open: what a test may tamper with to see the checker go red.
 
-use lockkeeper_core::{CallId, Effects, Event, Forgetful, Record, Reply};
+use lockkeeper_core::{CallId, Effects, Event, Forgetful, Ledger, Record, Reply};
 
 /// Everything that one command caused.
 #[derive(Clone, PartialEq, Debug)]
@@ -16,11 +16,12 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Settles the effects in a journal that keeps nothing, and lays them open.
-    pub fn of(effects: Effects) -> Turn {
+    /// Settles the effects, and lays them open.
+    pub fn of(effects: Effects, ledger: &mut Ledger<Forgetful>) -> Turn {
         let call = effects.call();
         let records = effects.records().to_vec();
-        let Ok(settled) = effects.settle(&mut Forgetful);
+        // The journal keeps nothing, so it cannot fail; out of order is a bug of the caller.
+        let settled = effects.settle(ledger).expect("each turn is settled as it comes");
         let (replies, events) = settled.into_parts();
         Turn { call, records, replies, events }
     }

@@ -4,8 +4,8 @@
 
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, CallId, Cancel, CancelTarget, Command, Credential,
-    Epoch, Fact, LeaveCause, LockId, LockMode, LockTable, OpenSession, Record, Reign, Release,
-    ReleaseCause, Reply, Resource, SessionId, Timestamp, Token,
+    Epoch, Fact, Forgetful, LeaveCause, Ledger, LockId, LockMode, LockTable, OpenSession, Record,
+    Reign, Release, ReleaseCause, Reply, Resource, SessionId, Timestamp, Token,
 };
 use lockkeeper_sim::{Bench, Fences, Inside, Invariant, Model, Rules, Turn};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// A table and its model, side by side, with a hand in between.
 struct Pair {
     table: LockTable,
+    ledger: Ledger<Forgetful>,
     model: Model,
     now: Timestamp,
 }
@@ -23,6 +24,7 @@ impl Pair {
         let rules = Rules::default();
         Pair {
             table: LockTable::new(rules.table_config(), reign),
+            ledger: Ledger::new(Forgetful),
             model: Model::new(rules, Epoch::new(1), 0),
             now: Timestamp(1_000),
         }
@@ -32,7 +34,7 @@ impl Pair {
     fn honest(&mut self, command: impl Into<Command>) -> Turn {
         let command = command.into();
         self.now.0 += 1;
-        let turn = Turn::of(self.table.apply(self.now, command.clone()));
+        let turn = Turn::of(self.table.apply(self.now, command.clone()), &mut self.ledger);
         self.model.follow(self.now, &command, &turn).unwrap();
         self.model.compare(&self.table).unwrap();
         turn
@@ -46,7 +48,7 @@ impl Pair {
     ) -> Invariant {
         let command = command.into();
         self.now.0 += 1;
-        let mut turn = Turn::of(self.table.apply(self.now, command.clone()));
+        let mut turn = Turn::of(self.table.apply(self.now, command.clone()), &mut self.ledger);
         tamper(&mut turn);
         let broken = self.model.follow(self.now, &command, &turn).unwrap_err();
         broken.invariant

@@ -2,7 +2,7 @@
 
 use lockkeeper_core::{
     Acquire, Answer, AskOptions, Cancel, CancelTarget, Command, Credential, Effects, Forgetful,
-    LockId, LockMode, LockTable, OpenSession, Refusal, Reign, Release, RequestId, Resource,
+    Ledger, LockId, LockMode, LockTable, OpenSession, Refusal, Reign, Release, RequestId, Resource,
     SessionId, Settled, TableConfig, Timestamp,
 };
 use std::{collections::VecDeque, time::Duration};
@@ -10,6 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 /// A table and its clock.
 pub(crate) struct Scene {
     pub(crate) table: LockTable,
+    ledger: Ledger<Forgetful>,
     now: Timestamp,
     requests: u128,
 }
@@ -20,15 +21,17 @@ impl Scene {
         config.limits.queue_length_max = usize::MAX;
         config.limits.sessions_max = usize::MAX;
         config.limits.holds_per_session_max = usize::MAX;
-        Scene { table: LockTable::new(config, Reign::first(1)), now: Timestamp(1), requests: 0 }
+        Scene {
+            table: LockTable::new(config, Reign::first(1)),
+            ledger: Ledger::new(Forgetful),
+            now: Timestamp(1),
+            requests: 0,
+        }
     }
 
     pub(crate) fn apply(&mut self, command: impl Into<Command>) -> Settled {
         let effects: Effects = self.table.apply(self.now, command);
-        match effects.settle(&mut Forgetful) {
-            Ok(settled) => settled,
-            Err(never) => match never {},
-        }
+        effects.settle(&mut self.ledger).expect("settled in order")
     }
 
     pub(crate) fn open(&mut self) -> SessionId {

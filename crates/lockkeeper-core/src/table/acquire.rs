@@ -1,6 +1,6 @@
 //! A request for one or several resources: let in, queued, or refused.
 
-use super::{LockTable, rescan::Terms, state::Place};
+use super::{LockTable, queue::Place, rescan::Terms};
 use crate::{
     Answer, AskOptions, CallId, Fact, Limit, LockId, LockMode, Queued, Refusal, Resource,
     SessionId, TicketId,
@@ -69,13 +69,11 @@ impl LockTable {
         }
         let limits = &self.config.limits;
         self.within(Limit::Batch, wants.len(), limits.batch_max)?;
-        let bytes = |text: &Option<std::sync::Arc<str>>| text.as_ref().map_or(0, |text| text.len());
-        let text_bytes = bytes(&options.reason).max(bytes(&options.metadata));
-        self.within(Limit::TextBytes, text_bytes, limits.text_bytes_max)?;
+        self.check_texts(options)?;
         let ticket = self.next_ticket()?;
         let mut free = Wants::with_capacity(wants.len());
         let mut built_on = Vec::new();
-        for (resource, mode) in merged(wants) {
+        for (resource, mode) in self.merged(wants)? {
             let want = Wanted { entry: self.known(&resource)?, resource, mode };
             match self.own_cover(session, &want, options.reentrant)? {
                 Some(lock) => built_on.push(lock),
@@ -83,9 +81,47 @@ impl LockTable {
             }
         }
         let wants = free;
-        let holds = self.state.sessions[session].holds.len() + wants.len();
+        let holds = self.state.holds_to_come(session) + wants.len();
         self.within(Limit::HoldsPerSession, holds, limits.holds_per_session_max)?;
         Ok(Plan { session, ticket, wants, built_on })
+    }
+
+    /// Each resource once, in their order, in the strongest mode asked for. Permits and lock modes
+    /// cannot both fit, whatever the resource is.
+    fn merged(&self, mut wants: Pairs) -> Result<Pairs, Refusal> {
+        if wants.len() == 1 {
+            return Ok(wants);
+        }
+        for (resource, _) in &wants {
+            self.known(resource)?;
+        }
+        wants.sort_by(|a, b| a.0.cmp(&b.0));
+        let is_permit = |mode: LockMode| matches!(mode, LockMode::Permit(_));
+        for pair in wants.windows(2) {
+            let ((resource, one), (next, other)) = (&pair[0], &pair[1]);
+            if resource == next && is_permit(*one) != is_permit(*other) {
+                let slots = self.state.entry(resource);
+                let slots = slots.and_then(|entry| self.state.entries[entry].slots.as_ref());
+                let fits_not = is_permit(*one) == slots.is_none();
+                let mode = if fits_not { *one } else { *other };
+                let capacity = slots.map(|slots| slots.total);
+                return Err(Refusal::WrongMode { resource: resource.clone(), mode, capacity });
+            }
+        }
+        wants.dedup_by(|later, kept| {
+            let is_same = later.0 == kept.0;
+            if is_same {
+                kept.1 = kept.1.strongest(later.1);
+            }
+            is_same
+        });
+        Ok(wants)
+    }
+
+    pub(super) fn check_texts(&self, options: &AskOptions) -> Result<(), Refusal> {
+        let bytes = |text: &Option<std::sync::Arc<str>>| text.as_ref().map_or(0, |text| text.len());
+        let longest = bytes(&options.reason).max(bytes(&options.metadata));
+        self.within(Limit::TextBytes, longest, self.config.limits.text_bytes_max)
     }
 
     /// The entry of a resource. What the table knows was valid when it came in; what it does not
@@ -245,17 +281,4 @@ impl LockTable {
             self.attach(call, at, slice);
         }
     }
-}
-
-/// Each resource once, in their order, in the strongest mode asked for.
-fn merged(mut wants: Pairs) -> Pairs {
-    wants.sort_by(|a, b| a.0.cmp(&b.0));
-    wants.dedup_by(|later, kept| {
-        let is_same = later.0 == kept.0;
-        if is_same {
-            kept.1 = kept.1.strongest(later.1);
-        }
-        is_same
-    });
-    wants
 }

@@ -1,7 +1,7 @@
 //! What changes a hold or a resource without ending it: renewal, upgrade, downgrade, capacity, and
 //! waits that are declared.
 
-use super::{LockTable, detect::Closing, rescan::Terms, state::Place};
+use super::{LockTable, detect::Closing, queue::Place, rescan::Terms};
 use crate::{
     Answer, CallId, Credential, DeclareCapacity, DeclareWait, Downgrade, Fact, LeaveCause, Limit,
     LockMode, Queued, Refusal, Renew, Subject, Upgrade, WithdrawWait,
@@ -53,6 +53,7 @@ impl LockTable {
     ) -> Result<Option<Answer>, Refusal> {
         let at = self.authorize(Credential::Session(upgrade.session), upgrade.lock)?;
         self.check_not_revoking(at)?;
+        self.check_texts(&upgrade.options)?;
         let hold = &self.state.holds[at];
         let (entry, mode) = (hold.entry, hold.mode);
         let resource = self.state.entries[entry].resource.clone();
@@ -274,6 +275,6 @@ impl super::state::State {
 
     /// How many waits a session has, the declared ones included.
     pub(super) fn waits_of(&self, session: SessionAt) -> usize {
-        self.sessions[session].tickets.len() + self.graph.declared_by(session).count()
+        self.sessions[session].tickets.len() + self.sessions[session].declared
     }
 }

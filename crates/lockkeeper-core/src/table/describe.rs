@@ -2,13 +2,17 @@
 
 use super::{
     LockTable,
-    state::{Hold, Place, State},
+    queue::Place,
+    state::{Hold, State},
 };
 use crate::{
     Fact, Grant, Granted, Holder, LeaveCause, LockId, LockMode, LockNews, News, Obstacle, Refusal,
     ReleaseCause, Resource, Timestamp, WaitNews,
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
+
+/// How many holders a refusal names.
+const NAMED_MAX: usize = 8;
 
 impl From<&Granted> for Grant {
     fn from(granted: &Granted) -> Grant {
@@ -95,16 +99,25 @@ impl State {
             .collect()
     }
 
+    /// Names the first few who stand in the way, however many they are: a refusal stays small.
     fn obstacle(&self, at: EntryAt, session: SessionAt, mode: LockMode) -> Obstacle {
-        let own = self.sessions[session].id;
+        let entry = &self.entries[at];
+        let others = entry.holders.iter().filter(|&(holder, _)| holder != session);
+        let mut conflicting: Vec<_> = others
+            .map(|(_, hold)| (self.holds[hold].granted_at, self.holds[hold].id, hold))
+            .filter(|&(_, _, hold)| self.holds[hold].mode.conflicts_with(mode))
+            .collect();
+        let held_by = conflicting.len();
+        if held_by > NAMED_MAX {
+            conflicting.select_nth_unstable(NAMED_MAX);
+            conflicting.truncate(NAMED_MAX);
+        }
+        conflicting.sort_unstable();
         Obstacle {
-            resource: self.entries[at].resource.clone(),
-            holders: self
-                .holders_of(at)
-                .into_iter()
-                .filter(|holder| holder.session != own && holder.mode.conflicts_with(mode))
-                .collect(),
-            waiting: self.entries[at].queue.len(),
+            resource: entry.resource.clone(),
+            holders: conflicting.into_iter().map(|(_, _, hold)| self.holder(hold)).collect(),
+            held_by,
+            waiting: entry.queue.len(),
         }
     }
 

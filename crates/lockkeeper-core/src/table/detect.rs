@@ -50,7 +50,11 @@ impl LockTable {
         while self.state.session(id) == Some(requester)
             && let Some(deadlock) = self.state.find_deadlock(requester)
         {
-            let (report, victim) = self.judge(&deadlock, closing);
+            let Some((report, victim)) = self.judge(&deadlock, closing) else {
+                // Declared waits alone, that no request of a table would have let in: only a
+                // journal can have brought them, and nothing can be taken from them.
+                return None;
+            };
             let was_requester = victim == 0;
             self.sacrifice(&deadlock, victim, &report, closing);
             if was_requester && matches!(closing, Closing::Queued(_) | Closing::Declared(_)) {
@@ -60,8 +64,9 @@ impl LockTable {
         None
     }
 
-    /// Names the victim and tells the whole story. The requester is participant 0.
-    fn judge(&self, deadlock: &Deadlock, closing: Closing) -> (Arc<DeadlockReport>, usize) {
+    /// Names the victim and tells the whole story. The requester is participant 0. None if
+    /// nobody's sacrifice would help.
+    fn judge(&self, deadlock: &Deadlock, closing: Closing) -> Option<(Arc<DeadlockReport>, usize)> {
         let steps = &deadlock.steps;
         let mut wanted = self.state.wanted_holds(steps);
         let participants: Vec<Participant> = (0..steps.len())
@@ -78,7 +83,7 @@ impl LockTable {
                     (0..steps.len()).filter(|&at| participants[at].eligible).collect();
                 let ranks: Vec<Candidate> =
                     eligible.iter().map(|&at| participants[at].rank.clone()).collect();
-                victim::choose(policy, &ranks).map_or(0, |chosen| eligible[chosen])
+                eligible[victim::choose(policy, &ranks)?]
             }
         };
         let resource = self.closing_resource(steps, closing);
@@ -93,7 +98,7 @@ impl LockTable {
             reduced: deadlock.reduced,
             participants,
         };
-        (Arc::new(report), victim)
+        Some((Arc::new(report), victim))
     }
 
     /// What the closing request asked for; for anything else the first resource on the cycle.

@@ -11,7 +11,10 @@
 //! before it, so nothing of what it stood for blocks those behind it. (Permits are counted, so that
 //! this does not hold for them: the new head gets its edges anew.)
 
-use super::state::{Place, Queue, Queuer, State};
+use super::{
+    queue::{Place, Queue, Queuer},
+    state::State,
+};
 use crate::{
     TicketId,
     graph::Why,
@@ -66,7 +69,9 @@ impl State {
     /// whoever reached through it what it conflicted with gets its edges anew.
     pub(super) fn relink_behind_gone(&mut self, at: EntryAt, place: Place, class: Class) {
         let among = class.conflicts();
-        for (_, queuer) in self.entries[at].queue.visible_behind(Some(place), class, among) {
+        let behind = self.entries[at].queue.visible_behind(Some(place), class, among);
+        // The graph lists the latest edge first and walks that list to remove one.
+        for (_, queuer) in behind.into_iter().rev() {
             self.graph.unlink_blocker(queuer.session, place.ticket, at);
         }
         self.relink(at, Some(place), class.conflicts(), among);
@@ -77,8 +82,10 @@ impl State {
         for class in CLASSES.into_iter().filter(|&class| classes.contains(class)) {
             behind.extend(self.entries[at].queue.visible_behind(after, class, among));
         }
-        for (place, queuer) in behind {
+        for (place, queuer) in behind.iter().rev() {
             self.graph.unlink_ticket(queuer.session, place.ticket, at);
+        }
+        for (place, queuer) in behind {
             self.link_waiter(at, place, queuer.mode.class());
         }
     }
@@ -87,7 +94,6 @@ impl State {
     /// nobody else.
     pub(super) fn unlink_hold(&mut self, at: EntryAt, class: Class, blocker: TicketId) {
         let behind = self.entries[at].queue.visible_behind(None, class, ClassSet::ALL);
-        // The graph lists the latest edge first and walks that list to remove one.
         for (_, queuer) in behind.into_iter().rev() {
             self.graph.unlink_blocker(queuer.session, blocker, at);
         }

@@ -3,7 +3,7 @@
 //! Everything that ends frees something, so everything here ends in a rescan. What frees several
 //! things frees them all before the first of them is handed over.
 
-use super::{LockTable, state::Outcome};
+use super::{LockTable, memory::Outcome};
 use crate::{
     Answer, Cancel, CancelTarget, Credential, EndCause, EndSession, Fact, ForceUnlock, LeaveCause,
     LockId, Refusal, Release, ReleaseAll, ReleaseCause, RequestId, Resource, SessionId, Subject,
@@ -72,6 +72,10 @@ impl LockTable {
     }
 
     pub(super) fn force_unlock(&mut self, force: ForceUnlock) -> Result<Answer, Refusal> {
+        if let Some(problem) = force.resource.problem(self.config.limits.key_bytes_max) {
+            let resource = force.resource.as_str().chars().take(256).collect();
+            return Err(Refusal::InvalidResource { resource, problem });
+        }
         let previous = self.holders(&force.resource);
         if previous.is_empty() {
             return Err(Refusal::Unknown(Subject::Resource(force.resource)));
@@ -156,10 +160,14 @@ impl LockTable {
         let ticket = &self.state.tickets[at];
         let (id, call) = (ticket.id, ticket.call);
         let session = self.state.sessions[ticket.session].id;
+        // It stood only in the way of those behind it that conflict with it.
+        let place = ticket.place();
         let freed: Vec<Resource> = ticket
             .wants
             .iter()
-            .map(|want| self.state.entries[want.entry].resource.clone())
+            .map(|want| (&self.state.entries[want.entry], want.mode.class().conflicts()))
+            .filter(|(entry, classes)| entry.queue.nearest_behind(Some(place), *classes).is_some())
+            .map(|(entry, _)| entry.resource.clone())
             .collect();
         if let Some(call) = call {
             let refusal = self.state.refusal_of_leaving(at, &cause, self.now);

@@ -13,9 +13,9 @@
 //! | `change` | renewal, upgrade, downgrade, capacity, declared waits |
 //! | `retry` | what a repeated request is told |
 //!
-//! `state`, `replay` and `edges` hold the state and decide nothing; `cycle` finds the cycle, and
-//! `reduce` answers whether one through permits is a deadlock; `describe` and `views` put things
-//! into words.
+//! `state`, `queue`, `memory`, `replay` and `edges` hold the state and decide nothing; `cycle`
+//! finds the cycle, and `reduce` answers whether one through permits is a deadlock; `describe` and
+//! `views` put things into words.
 
 mod acquire;
 mod change;
@@ -24,6 +24,8 @@ mod describe;
 mod detect;
 mod edges;
 mod ending;
+mod memory;
+mod queue;
 mod reduce;
 mod replay;
 mod rescan;
@@ -44,11 +46,11 @@ use state::{Due, State};
 /// use lockkeeper_core::*;
 ///
 /// let mut table = LockTable::new(TableConfig::default(), Reign::first(42));
-/// let mut journal = Vec::new(); // a journal in memory
+/// let mut ledger = Ledger::new(Vec::new()); // a journal in memory
 /// let now = Timestamp(1_000);
 ///
 /// let open = OpenSession { agent: "agent-coder".into(), ..OpenSession::default() };
-/// let settled = table.apply(now, open).settle(&mut journal).unwrap();
+/// let settled = table.apply(now, open).settle(&mut ledger).unwrap();
 /// let Ok(Answer::SessionOpened { session }) = settled.replies()[0].outcome else { panic!() };
 ///
 /// let ask = Acquire {
@@ -57,10 +59,10 @@ use state::{Due, State};
 ///     mode: LockMode::Exclusive,
 ///     options: AskOptions::default(),
 /// };
-/// let settled = table.apply(now, ask).settle(&mut journal).unwrap();
+/// let settled = table.apply(now, ask).settle(&mut ledger).unwrap();
 /// let Ok(Answer::Granted(grants)) = &settled.replies()[0].outcome else { panic!() };
 /// assert_eq!(grants[0].token.epoch().get(), 1);
-/// assert_eq!(journal.len(), 2, "the session and the grant were written before they were spoken");
+/// assert_eq!(ledger.journal().len(), 2, "the session and the grant, written before spoken of");
 /// ```
 #[derive(Debug)]
 pub struct LockTable {

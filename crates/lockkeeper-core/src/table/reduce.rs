@@ -6,7 +6,10 @@
 //! when nothing moves any more is deadlocked. Holds that are being revoked end by themselves, so
 //! they count as given back.
 
-use super::state::{Place, State};
+use super::{
+    queue::{Place, Queuer},
+    state::State,
+};
 use crate::{
     LockMode,
     mode::{CLASSES, Class, ClassSet},
@@ -18,6 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Paper {
     held: [u32; 4],
     permits: u64,
+    /// For each class a place up to which everybody has been let in.
+    let_in: [Option<Place>; 4],
+}
+
+impl Paper {
+    fn held_classes(&self) -> ClassSet {
+        let held = CLASSES.into_iter().filter(|&class| self.held[class as usize] > 0);
+        held.fold(ClassSet::EMPTY, |set, class| set.with(ClassSet::one(class)))
+    }
 }
 
 /// The state of the game.
@@ -59,14 +71,15 @@ impl State {
                 game.moved.extend(game.state.tickets[ticket].wants.iter().map(|want| want.entry));
             }
         }
-        game.play();
+        game.play(session);
         game.needs.into_keys().filter(|player| !game.finished.contains(player)).collect()
     }
 }
 
 impl Game<'_> {
-    fn play(&mut self) {
-        loop {
+    /// Plays until nothing moves, or until the one it is about has finished.
+    fn play(&mut self, asked: SessionAt) {
+        while !self.finished.contains(&asked) {
             if let Some(player) = self.ready.pop() {
                 self.finish(player);
             } else if let Some(entry) = self.moved.pop_first() {
@@ -107,22 +120,43 @@ impl Game<'_> {
         }
     }
 
-    /// Lets in, on paper, whoever may be, from the head of the queue.
+    /// Lets in, on paper, whoever may be, from the first who still waits.
     fn move_queue(&mut self, entry: EntryAt) {
+        let state = self.state;
+        let queue = &state.entries[entry].queue;
         let mut blocked = ClassSet::EMPTY;
-        for (place, queuer) in self.state.entries[entry].queue.iter() {
-            if self.granted.contains(&queuer.ticket) {
-                continue;
-            }
-            if self.admits_all(queuer.ticket, place) {
-                self.let_in(queuer.ticket);
-            } else {
-                blocked = blocked.with(queuer.mode.class().conflicts());
-                if blocked == ClassSet::ALL {
-                    return;
+        let waiting = CLASSES.into_iter().filter_map(|class| self.first_waiting(entry, class));
+        let mut next = waiting.min_by_key(|(place, _)| *place);
+        while let Some((place, queuer)) = next {
+            if !self.granted.contains(&queuer.ticket) {
+                if self.admits_all(queuer.ticket, place) {
+                    self.let_in(queuer.ticket);
+                } else {
+                    blocked.insert(queuer.mode.class());
                 }
             }
+            let held = self.paper(entry).held_classes();
+            if queue.is_settled_behind(place, blocked, held) {
+                return;
+            }
+            next = queue.nearest_behind(Some(place), ClassSet::ALL);
         }
+    }
+
+    /// The first of a class who has not been let in on paper.
+    fn first_waiting(&mut self, entry: EntryAt, class: Class) -> Option<(Place, Queuer)> {
+        let state = self.state;
+        let mut from = self.paper(entry).let_in[class as usize];
+        let mut behind = state.entries[entry].queue.all_behind(from, None, class);
+        let first = behind.find(|(place, queuer)| {
+            let is_in = self.granted.contains(&queuer.ticket);
+            if is_in {
+                from = Some(*place);
+            }
+            !is_in
+        });
+        self.paper(entry).let_in[class as usize] = from;
+        first
     }
 
     fn let_in(&mut self, ticket: TicketAt) {
@@ -170,9 +204,11 @@ impl Game<'_> {
         })
     }
 
-    fn any_before(&self, entry: EntryAt, place: Place, classes: ClassSet) -> bool {
-        let mut earlier = self.state.entries[entry].queue.all_before(place, classes);
-        earlier.any(|queuer| !self.granted.contains(&queuer.ticket))
+    fn any_before(&mut self, entry: EntryAt, place: Place, classes: ClassSet) -> bool {
+        CLASSES
+            .into_iter()
+            .filter(|&class| classes.contains(class))
+            .any(|class| self.first_waiting(entry, class).is_some_and(|(first, _)| first < place))
     }
 
     fn take_off(&mut self, entry: EntryAt, mode: LockMode) {
@@ -185,7 +221,7 @@ impl Game<'_> {
     fn paper(&mut self, entry: EntryAt) -> &mut Paper {
         let state = self.state;
         self.papers.entry(entry).or_insert_with(|| {
-            let mut paper = Paper { held: [0; 4], permits: 0 };
+            let mut paper = Paper { held: [0; 4], permits: 0, let_in: [None; 4] };
             for (_, hold) in state.entries[entry].holders.iter() {
                 let hold = &state.holds[hold];
                 if hold.revoked_at.is_none() {

@@ -3,9 +3,8 @@
 //! A fact that does not fit (of a hold that is not there) changes nothing: a journal may be pruned,
 //! and this crate does not panic.
 
-use super::state::{
-    Due, Entry, Hold, Issued, Outcome, Queuer, Remembered, Session, Slots, State, Ticket, Want,
-};
+use super::state::{Due, Entry, Hold, Issued, Session, State, Ticket, Want};
+use super::{memory::Outcome, queue::Queuer};
 use crate::{
     Fact, Granted, LeaveCause, LockId, LockMode, Queued, Record, Resource, SessionId, TicketId,
     Timestamp, Token,
@@ -34,6 +33,7 @@ impl State {
                     last_deadlock: None,
                     holds: Vec::new(),
                     tickets: BTreeMap::new(),
+                    declared: 0,
                     memory: VecDeque::new(),
                     idle_at: None,
                 });
@@ -93,6 +93,9 @@ impl State {
                 let (Some(from), Some(to)) = (self.session(*session), self.session(*on)) else {
                     return;
                 };
+                if from == to {
+                    return;
+                }
                 if let Some(birth) = birth {
                     self.count_ticket(*birth);
                     self.begin_work(from, *birth);
@@ -100,6 +103,7 @@ impl State {
                 if !self.graph.has_declared(from, to) {
                     self.graph.link(from, to, crate::graph::Why::Declared);
                     self.declared_waits += 1;
+                    self.sessions[from].declared += 1;
                 }
                 self.settle_session(from, at);
                 self.settle_session(to, at);
@@ -153,7 +157,7 @@ impl State {
 
     fn queue(&mut self, queued: &Queued, at: Timestamp) {
         let Some(session) = self.session(queued.session) else { return };
-        if self.ticket(queued.ticket).is_some() {
+        if self.ticket(queued.ticket).is_some() || !self.can_queue(session, queued) {
             return;
         }
         self.count_ticket(queued.ticket);
@@ -197,6 +201,28 @@ impl State {
         self.settle_session(session, at);
     }
 
+    /// Whether a journal's request fits the table: the rules let a session wait for a resource
+    /// once, and hold it meanwhile only to turn that hold exclusive.
+    fn can_queue(&self, session: SessionAt, queued: &Queued) -> bool {
+        let mut names: Vec<&Resource> = queued.wants.iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let is_once = names.windows(2).all(|pair| pair[0] != pair[1]);
+        let fits = |name: &&Resource| {
+            self.entry(name).is_none_or(|entry| {
+                self.own_ticket(session, entry).is_none()
+                    && self.own_hold(session, entry).is_some() == queued.upgrade
+            })
+        };
+        let built_on = |lock: &LockId| {
+            self.hold(*lock).is_some_and(|hold| self.holds[hold].session == session)
+        };
+        !queued.wants.is_empty()
+            && is_once
+            && names.iter().all(fits)
+            && queued.built_on.iter().all(built_on)
+            && (!queued.upgrade || (queued.wants.len() == 1 && queued.built_on.len() == 1))
+    }
+
     fn leave(&mut self, id: TicketId, cause: &LeaveCause, at: Timestamp) {
         let Some(ticket) = self.ticket(id) else { return };
         let session = self.tickets[ticket].session;
@@ -205,8 +231,9 @@ impl State {
             let request_id = self.tickets[ticket].request_id;
             self.remember(session, request_id, Some(id), Outcome::Refused(Box::new(refusal)));
         }
+        let place = self.tickets[ticket].place();
+        self.graph.unlink_request(session, id);
         for want in self.tickets[ticket].wants.clone() {
-            let place = self.tickets[ticket].place();
             self.unqueue(ticket, want);
             self.relink_behind_gone(want.entry, place, want.mode.class());
             self.forget_if_unused(want.entry);
@@ -229,7 +256,9 @@ impl State {
 
     fn grant(&mut self, granted: &Granted, at: Timestamp) {
         let Some(session) = self.session(granted.session) else { return };
-        if self.hold(granted.lock).is_some() {
+        let holds_it = |entry| self.own_hold(session, entry).is_some();
+        if self.hold(granted.lock).is_some() || self.entry(&granted.resource).is_some_and(holds_it)
+        {
             return;
         }
         self.count_ticket(granted.ticket);
@@ -267,24 +296,14 @@ impl State {
             LockMode::Shared | LockMode::Update => entry.generation = Some(granted.token),
             LockMode::Exclusive => {}
             LockMode::Permit(_) => {
-                entry.slots.get_or_insert_default().taken.extend(&granted.slots);
+                if let Some(slots) = &mut entry.slots {
+                    slots.take(&granted.slots);
+                }
             }
         }
         self.remember_grant(session, granted.ticket, granted.request_id, granted.lock);
         self.finish_member(granted.ticket, Some(entry_at), at);
         self.settle_session(session, at);
-    }
-
-    /// One request has taken its share of a hold back; it has no other.
-    fn give_back(&mut self, lock: LockId, share: TicketId) {
-        let Some(hold) = self.hold(lock) else { return };
-        let hold = &mut self.holds[hold];
-        hold.outlives_its_ticket |= hold.ticket == share;
-        for known in &mut self.sessions[hold.session].memory {
-            if known.ticket == Some(share) && matches!(known.outcome, Outcome::Granted(_)) {
-                known.outcome = Outcome::GivenBack(lock);
-            }
-        }
     }
 
     fn release(
@@ -302,6 +321,11 @@ impl State {
         if remaining > 0 {
             self.holds[hold].count = remaining;
             return;
+        }
+        // A journal ends what builds on the hold first; this is for one that was cut.
+        for ticket in self.built_upon(hold) {
+            let id = self.tickets[ticket].id;
+            self.leave(id, &LeaveCause::HoldEnded(lock), at);
         }
         let entry_at = self.holds[hold].entry;
         self.unlink_waiters_for(hold);
@@ -363,6 +387,8 @@ impl State {
             && let Some(want) =
                 self.tickets[ticket].wants.iter().copied().find(|want| want.entry == entry)
         {
+            let session = self.tickets[ticket].session;
+            self.graph.unlink_ticket(session, id, entry);
             self.unqueue(ticket, want);
             // Those behind it point at its ticket, and with that at the hold it became. Behind a
             // permit that is not enough: other holders of permits may stand in their way as well.
@@ -377,10 +403,8 @@ impl State {
 
     fn unqueue(&mut self, ticket: TicketAt, want: Want) {
         let place = self.tickets[ticket].place();
-        let session = self.tickets[ticket].session;
         self.tickets[ticket].wants.retain(|other| other.entry != want.entry);
         self.entries[want.entry].queue.remove(place, want.mode.class());
-        self.graph.unlink_ticket(session, place.ticket, want.entry);
     }
 
     fn remove_ticket(&mut self, ticket: TicketAt, at: Timestamp) {
@@ -400,19 +424,30 @@ impl State {
     fn withdraw(&mut self, from: SessionAt, to: SessionAt) {
         if self.graph.unlink_declared(from, to) {
             self.declared_waits -= 1;
+            self.sessions[from].declared -= 1;
         }
     }
 
     fn declare(&mut self, resource: &Resource, capacity: Option<u32>) {
-        let entry = self.entry_or_new(resource);
-        let had = self.entries[entry].slots.is_some();
+        let at = self.entry_or_new(resource);
+        let entry = &mut self.entries[at];
+        let had = entry.slots.is_some();
         match capacity {
-            Some(total) => self.entries[entry].slots.get_or_insert_default().total = total,
-            None => self.entries[entry].slots = None,
+            Some(total) => {
+                let slots = entry.slots.get_or_insert_default();
+                slots.total = total;
+                // A journal declares the capacity before it is used; this is for one that was cut.
+                if !had {
+                    for (_, hold) in entry.holders.iter() {
+                        slots.take(&self.holds[hold].slots);
+                    }
+                }
+            }
+            None => entry.slots = None,
         }
         self.capacities += usize::from(capacity.is_some());
         self.capacities -= usize::from(had);
-        self.forget_if_unused(entry);
+        self.forget_if_unused(at);
     }
 
     fn change_deadline(&mut self, hold: HoldAt, change: impl FnOnce(&mut Hold)) {
@@ -453,11 +488,10 @@ impl State {
     /// After each change to a session: its work ends when it has nothing any more, and the clock
     /// of an idle detached session starts or stops.
     fn settle_session(&mut self, at: SessionAt, now: Timestamp) {
-        let declares = self.graph.declared_by(at).next().is_some();
         let is_alone = self.graph.is_alone(at);
         let session = &mut self.sessions[at];
         let has_nothing = session.holds.is_empty() && session.tickets.is_empty();
-        if has_nothing && !declares && !session.retrying {
+        if has_nothing && session.declared == 0 && !session.retrying {
             session.birth = None;
             session.aborts = 0;
             session.last_deadlock = None;
@@ -474,46 +508,6 @@ impl State {
                 self.deadlines.remove(&(idle_at, Due::Idle(session.id)));
             }
             _ => {}
-        }
-    }
-
-    /// Adds a hold to what a request got; the members of a batch come one by one.
-    fn remember_grant(
-        &mut self,
-        session: SessionAt,
-        ticket: TicketId,
-        request_id: Option<crate::RequestId>,
-        lock: LockId,
-    ) {
-        if request_id.is_none() && !self.is_parked(ticket) {
-            return;
-        }
-        if let Some(last) = self.sessions[session].memory.back_mut()
-            && last.ticket == Some(ticket)
-            && let Outcome::Granted(locks) = &mut last.outcome
-        {
-            locks.push(lock);
-            return;
-        }
-        self.remember(session, request_id, Some(ticket), Outcome::Granted(vec![lock]));
-    }
-
-    /// Whether the asker knows the ticket and may come back for the outcome.
-    fn is_parked(&self, ticket: TicketId) -> bool {
-        self.ticket(ticket).is_some_and(|at| self.tickets[at].parked)
-    }
-
-    fn remember(
-        &mut self,
-        session: SessionAt,
-        request_id: Option<crate::RequestId>,
-        ticket: Option<TicketId>,
-        outcome: Outcome,
-    ) {
-        let memory = &mut self.sessions[session].memory;
-        memory.push_back(Remembered { request_id, ticket, outcome });
-        while memory.len() > self.remembered_max {
-            memory.pop_front();
         }
     }
 
@@ -568,14 +562,6 @@ impl Entry {
     fn end_phase(&mut self) {
         if self.held[Class::Shared as usize] + self.held[Class::Update as usize] == 0 {
             self.generation = None;
-        }
-    }
-}
-
-impl Slots {
-    fn give_back(&mut self, slots: &[u32]) {
-        for slot in slots {
-            self.taken.remove(slot);
         }
     }
 }

@@ -6,11 +6,12 @@
 use super::{
     LockTable,
     acquire::{Wanted, Wants},
-    state::{Place, State, Ticket, Want},
+    queue::Place,
+    state::{State, Ticket, Want},
 };
 use crate::{
     Answer, Fact, Grant, Granted, LeaveCause, LockId, LockMode, Refusal, Resource, Token,
-    mode::{CLASSES, ClassSet},
+    mode::ClassSet,
     places::{EntryAt, SessionAt, TicketAt},
 };
 use std::collections::VecDeque;
@@ -71,21 +72,6 @@ impl State {
             }
         }
     }
-
-    /// Whether nobody behind `cursor` can be let in any more, so that looking further is in vain.
-    fn is_settled_behind(&self, at: EntryAt, cursor: Place, blocked: ClassSet) -> bool {
-        let entry = &self.entries[at];
-        let held = entry.held_classes(None);
-        CLASSES.into_iter().all(|class| {
-            let someone_waits = entry.queue.any_behind(cursor, class);
-            // An own hold excuses only those who turn it exclusive, and they stand at the head.
-            let is_hopeless = blocked.intersects(class.conflicts())
-                || (cursor.holds_nothing
-                    && class != crate::mode::Class::Permit
-                    && held.intersects(class.conflicts()));
-            !someone_waits || is_hopeless
-        })
-    }
 }
 
 impl LockTable {
@@ -112,7 +98,8 @@ impl LockTable {
                     due.extend(self.grant_waiter(ticket, &resource));
                 }
                 let Some(entry) = self.state.entry(&resource) else { break };
-                if self.state.is_settled_behind(entry, place, blocked) {
+                let entry = &self.state.entries[entry];
+                if entry.queue.is_settled_behind(place, blocked, entry.held_classes(None)) {
                     break;
                 }
             }

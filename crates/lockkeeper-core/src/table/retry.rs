@@ -1,11 +1,9 @@
 //! What a repeated request is told: what became of the first one, and nothing happens again.
-//!
-//! The memory is a ring per session, so that a session that lives for months remembers no more than
-//! one that lives for a minute.
 
 use super::{
     LockTable,
-    state::{Due, Outcome, State},
+    memory::Outcome,
+    state::{Due, State},
 };
 use crate::{
     Answer, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp, Wait,

@@ -1,8 +1,12 @@
 //! What a table knows, and how a fact changes it. Nothing here decides.
 
+use super::{
+    memory::Remembered,
+    queue::{Place, Queue},
+};
 use crate::{
-    DeadlockReport, LockId, LockMode, Refusal, Reign, RequestId, Resource, SessionId, SessionKind,
-    TicketId, Timestamp, Token,
+    DeadlockReport, LockId, LockMode, Reign, RequestId, Resource, SessionId, SessionKind, TicketId,
+    Timestamp, Token,
     graph::WaitForGraph,
     index::Index,
     mode::{CLASSES, Class, ClassSet},
@@ -10,7 +14,6 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Bound,
     sync::Arc,
 };
 
@@ -75,6 +78,8 @@ pub(super) struct Session {
     /// In no order; each hold knows its index, so that leaving is O(1).
     pub(super) holds: Vec<HoldAt>,
     pub(super) tickets: BTreeMap<TicketId, TicketAt>,
+    /// How many waits it has declared; the graph knows which.
+    pub(super) declared: usize,
     pub(super) memory: VecDeque<Remembered>,
     pub(super) idle_at: Option<Timestamp>,
 }
@@ -100,32 +105,12 @@ pub(super) struct Holders {
     more: BTreeMap<SessionAt, HoldAt>,
 }
 
-/// Who waits for one resource. Kept by class, because most questions are about the nearest waiter
-/// of some classes; in its order as a whole it is the four of them merged.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    /// Not there before somebody waits: most resources come and go without a queue.
-    classes: Option<Box<[BTreeMap<Place, Queuer>; 4]>>,
-}
-
-/// The order of a queue: those who turn a hold exclusive first, then by ticket.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Place {
-    pub(super) holds_nothing: bool,
-    pub(super) ticket: TicketId,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queuer {
-    pub(super) ticket: TicketAt,
-    pub(super) session: SessionAt,
-    pub(super) mode: LockMode,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) total: u32,
     pub(super) taken: BTreeSet<u32>,
+    /// Every slot before this one is taken.
+    pub(super) lowest: u32,
 }
 
 /// A request that waits.
@@ -179,30 +164,6 @@ pub(super) struct Hold {
     pub(super) metadata: Option<Arc<str>>,
     /// Its index in the session's holds.
     pub(super) rank: usize,
-}
-
-/// A finished request, so that asking again changes nothing.
-#[derive(Debug)]
-pub(super) struct Remembered {
-    pub(super) request_id: Option<RequestId>,
-    pub(super) ticket: Option<TicketId>,
-    pub(super) outcome: Outcome,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// It got these holds.
-    Granted(Vec<LockId>),
-    /// It got this one, among others, and gave its share back.
-    GivenBack(LockId),
-    /// It changed the mode of this one.
-    Converted(LockId),
-    /// It was refused after a wait.
-    Refused(Box<Refusal>),
-    /// It counted a hold down to so many.
-    Released(LockId, u32),
-    /// It moved the end of a lease.
-    Renewed(LockId, Timestamp),
 }
 
 impl Entry {
@@ -274,119 +235,26 @@ impl Holders {
     }
 }
 
-impl Queue {
-    pub(super) fn insert(&mut self, place: Place, queuer: Queuer) {
-        let classes = self.classes.get_or_insert_default();
-        classes[queuer.mode.class() as usize].insert(place, queuer);
-    }
-
-    pub(super) fn remove(&mut self, place: Place, class: Class) {
-        if let Some(classes) = &mut self.classes {
-            classes[class as usize].remove(&place);
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.of(ClassSet::ALL).map(BTreeMap::len).sum()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.of(ClassSet::ALL).next().is_none()
-    }
-
-    pub(super) fn get(&self, place: Place, class: Class) -> Option<Queuer> {
-        self.classes.as_ref()?[class as usize].get(&place).copied()
-    }
-
-    /// Everybody, the next first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Place, Queuer)> {
-        let mut cursor = None;
-        std::iter::from_fn(move || {
-            let next = self.nearest_behind(cursor, ClassSet::ALL)?;
-            cursor = Some(next.0);
-            Some(next)
-        })
-    }
-
-    /// The nearest waiter before `place` whose class is in `classes`.
-    pub(super) fn nearest_before(
-        &self,
-        place: Place,
-        classes: ClassSet,
-    ) -> Option<(Place, Queuer)> {
-        self.of(classes)
-            .filter_map(|waiters| waiters.range(..place).next_back())
-            .max_by_key(|(place, _)| **place)
-            .map(|(place, queuer)| (*place, *queuer))
-    }
-
-    /// The first waiter behind `place` (from the head, if none is given) whose class is in
-    /// `classes`.
-    pub(super) fn nearest_behind(
-        &self,
-        place: Option<Place>,
-        classes: ClassSet,
-    ) -> Option<(Place, Queuer)> {
-        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
-        self.of(classes)
-            .filter_map(|waiters| waiters.range((from, Bound::Unbounded)).next())
-            .min_by_key(|(place, _)| **place)
-            .map(|(place, queuer)| (*place, *queuer))
-    }
-
-    /// Everybody of a class behind `after` (from the head, if none is given), up to and including
-    /// `last` (to the end, if none is given).
-    pub(super) fn all_behind(
-        &self,
-        after: Option<Place>,
-        last: Option<Place>,
-        class: Class,
-    ) -> impl Iterator<Item = (Place, Queuer)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let to = last.map_or(Bound::Unbounded, Bound::Included);
-        let waiters = self.of(ClassSet::one(class)).flat_map(move |all| all.range((from, to)));
-        waiters.map(|(place, queuer)| (*place, *queuer))
-    }
-
-    /// Whether anybody before `place` waits in one of `classes`.
-    pub(super) fn any_before(&self, place: Place, classes: ClassSet) -> bool {
-        self.of(classes).any(|waiters| waiters.keys().next().is_some_and(|&first| first < place))
-    }
-
-    /// Whether anybody behind `place` waits in this class.
-    pub(super) fn any_behind(&self, place: Place, class: Class) -> bool {
-        let mut waiters = self.of(ClassSet::one(class));
-        waiters.any(|waiters| waiters.keys().next_back().is_some_and(|&last| last > place))
-    }
-
-    /// How many stand before `place`.
-    pub(super) fn count_before(&self, place: Place) -> usize {
-        self.of(ClassSet::ALL).map(|waiters| waiters.range(..place).count()).sum()
-    }
-
-    /// Everybody before `place` in one of `classes`, class by class.
-    pub(super) fn all_before(
-        &self,
-        place: Place,
-        classes: ClassSet,
-    ) -> impl Iterator<Item = &Queuer> {
-        self.of(classes).flat_map(move |waiters| waiters.range(..place)).map(|(_, queuer)| queuer)
-    }
-
-    fn of(&self, classes: ClassSet) -> impl Iterator<Item = &BTreeMap<Place, Queuer>> {
-        let waiters = self.classes.iter().flat_map(|classes| CLASSES.into_iter().zip(&**classes));
-        waiters
-            .filter(move |(class, waiters)| classes.contains(*class) && !waiters.is_empty())
-            .map(|(_, waiters)| waiters)
-    }
-}
-
 impl Slots {
     /// The lowest free ones, or none if there are fewer than `wanted`.
     pub(super) fn lowest_free(&self, wanted: u32) -> Option<Vec<u32>> {
-        let free = (0..self.total).filter(|slot| !self.taken.contains(slot));
+        let free = (self.lowest..self.total).filter(|slot| !self.taken.contains(slot));
         let slots: Vec<u32> = free.take(wanted as usize).collect();
         (slots.len() == wanted as usize).then_some(slots)
+    }
+
+    pub(super) fn take(&mut self, slots: &[u32]) {
+        self.taken.extend(slots);
+        while self.taken.contains(&self.lowest) {
+            self.lowest += 1;
+        }
+    }
+
+    pub(super) fn give_back(&mut self, slots: &[u32]) {
+        for &slot in slots {
+            self.taken.remove(&slot);
+            self.lowest = self.lowest.min(slot);
+        }
     }
 
     /// Whether so many more fit. Slots beyond a shrunken total still count as in use.
@@ -441,6 +309,14 @@ impl State {
             .values()
             .copied()
             .find(|&at| self.tickets[at].wants.iter().any(|want| want.entry == entry))
+    }
+
+    /// How many holds a session has, and will have when all it waits for is granted.
+    pub(super) fn holds_to_come(&self, session: SessionAt) -> usize {
+        let session = &self.sessions[session];
+        let waits = session.tickets.values().map(|&at| &self.tickets[at]);
+        let coming = waits.filter(|ticket| !ticket.upgrade).map(|ticket| ticket.wants.len());
+        session.holds.len() + coming.sum::<usize>()
     }
 
     /// The requests of the hold's session that end if it does, the earliest first.

@@ -4,7 +4,7 @@ use super::{
     decide::{Due, refused},
     follow::Walk,
     owed::{Expect, Fresh},
-    rules::{LAST, Scene, covers, millis},
+    rules::{LAST, Scene, covers, millis, permits},
     state::{Finished, Wait},
 };
 use lockkeeper_core::{
@@ -39,6 +39,13 @@ impl Walk<'_> {
         if asked.iter().any(|(what, _)| what.problem(limits.key_bytes_max).is_some()) {
             return refused("invalid_resource");
         }
+        let is_mixed = |(what, mode): &(Resource, LockMode)| {
+            let is_lock = |mode: &LockMode| permits(*mode) == 0 && *mode != LockMode::Permit(0);
+            asked.iter().any(|(other, with)| other == what && is_lock(with) != is_lock(mode))
+        };
+        if asked.iter().any(is_mixed) {
+            return refused("wrong_mode");
+        }
         let mut wants = Vec::new();
         let mut built_on = Vec::new();
         for (resource, mode) in merged(asked) {
@@ -49,7 +56,9 @@ impl Walk<'_> {
             }
         }
         let held = self.model.session_holds(session).count();
-        if held + wants.len() > limits.holds_per_session_max {
+        let waits = self.model.session_waits(session).filter(|wait| !wait.upgrade);
+        let to_come: usize = waits.map(|wait| wait.wants.len()).sum();
+        if held + to_come + wants.len() > limits.holds_per_session_max {
             return refused("limit_reached");
         }
         let scene = Scene::now(self.model);

@@ -114,11 +114,15 @@ impl Walk<'_> {
     }
 
     fn force(&mut self, force: &ForceUnlock) -> Due {
+        let limits = self.model.rules.limits;
+        if force.resource.problem(limits.key_bytes_max).is_some() {
+            return refused("invalid_resource");
+        }
         let mut held: Vec<&Hold> = self.model.holds_of(&force.resource).collect();
         if held.is_empty() {
             return refused("unknown");
         }
-        let max = self.model.rules.limits.text_bytes_max;
+        let max = limits.text_bytes_max;
         if force.admin.len() > max || force.reason.len() > max {
             return refused("limit_reached");
         }

@@ -1,0 +1,85 @@
+//! What a session remembers of its finished requests.
+//!
+//! The memory is a ring per session, so that one that lives for months remembers no more than one
+//! that lives for a minute.
+
+use super::state::State;
+use crate::{LockId, Refusal, RequestId, TicketId, Timestamp, places::SessionAt};
+
+/// A finished request, so that asking again changes nothing.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    pub(super) request_id: Option<RequestId>,
+    pub(super) ticket: Option<TicketId>,
+    pub(super) outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Outcome {
+    /// It got these holds.
+    Granted(Vec<LockId>),
+    /// It got this one, among others, and gave its share back.
+    GivenBack(LockId),
+    /// It changed the mode of this one.
+    Converted(LockId),
+    /// It was refused after a wait.
+    Refused(Box<Refusal>),
+    /// It counted a hold down to so many.
+    Released(LockId, u32),
+    /// It moved the end of a lease.
+    Renewed(LockId, Timestamp),
+}
+
+impl State {
+    /// Adds a hold to what a request got; the members of a batch come one by one.
+    pub(super) fn remember_grant(
+        &mut self,
+        session: SessionAt,
+        ticket: TicketId,
+        request_id: Option<crate::RequestId>,
+        lock: LockId,
+    ) {
+        if request_id.is_none() && !self.is_parked(ticket) {
+            return;
+        }
+        if let Some(last) = self.sessions[session].memory.back_mut()
+            && last.ticket == Some(ticket)
+            && let Outcome::Granted(locks) = &mut last.outcome
+        {
+            locks.push(lock);
+            return;
+        }
+        self.remember(session, request_id, Some(ticket), Outcome::Granted(vec![lock]));
+    }
+
+    /// Whether the asker knows the ticket and may come back for the outcome.
+    pub(super) fn is_parked(&self, ticket: TicketId) -> bool {
+        self.ticket(ticket).is_some_and(|at| self.tickets[at].parked)
+    }
+
+    pub(super) fn remember(
+        &mut self,
+        session: SessionAt,
+        request_id: Option<crate::RequestId>,
+        ticket: Option<TicketId>,
+        outcome: Outcome,
+    ) {
+        let memory = &mut self.sessions[session].memory;
+        memory.push_back(Remembered { request_id, ticket, outcome });
+        while memory.len() > self.remembered_max {
+            memory.pop_front();
+        }
+    }
+
+    /// One request has taken its share of a hold back; it has no other.
+    pub(super) fn give_back(&mut self, lock: LockId, share: TicketId) {
+        let Some(hold) = self.hold(lock) else { return };
+        let hold = &mut self.holds[hold];
+        hold.outlives_its_ticket |= hold.ticket == share;
+        for known in &mut self.sessions[hold.session].memory {
+            if known.ticket == Some(share) && matches!(known.outcome, Outcome::Granted(_)) {
+                known.outcome = Outcome::GivenBack(lock);
+            }
+        }
+    }
+}
