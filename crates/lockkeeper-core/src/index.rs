@@ -27,6 +27,11 @@ impl<K: Hash + Eq, V: Copy> Index<K, V> {
         self.map.get(key).copied()
     }
 
+    /// The value of a key, made if there is none.
+    pub(crate) fn get_or_insert(&mut self, key: K, make: impl FnOnce() -> V) -> V {
+        *self.map.entry(key).or_insert_with(make)
+    }
+
     pub(crate) fn insert(&mut self, key: K, value: V) {
         self.map.insert(key, value);
     }

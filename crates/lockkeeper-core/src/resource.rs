@@ -130,11 +130,12 @@ impl Resource {
     }
 }
 
+/// Looks at every byte rather than stopping at the first bad one: nearly all keys have none. The
+/// control characters beyond ASCII are two bytes, of which the first is 0xc2.
 fn has_control_character(text: &str) -> bool {
-    match text.is_ascii() {
-        true => text.bytes().any(|byte| byte.is_ascii_control()),
-        false => text.chars().any(char::is_control),
-    }
+    let suspicious =
+        text.bytes().fold(false, |bad, byte| bad | (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2));
+    suspicious && text.chars().any(char::is_control)
 }
 
 impl FromStr for Resource {
@@ -244,6 +245,9 @@ mod tests {
         assert_eq!(problem(":a"), ResourceProblem::Type);
         assert_eq!(problem("file:"), ResourceProblem::EmptyKey);
         assert_eq!(problem("file:a\nb"), ResourceProblem::ControlCharacter);
+        assert_eq!(problem("file:a\u{85}b"), ResourceProblem::ControlCharacter);
+        assert_eq!(problem("file:a\u{7f}"), ResourceProblem::ControlCharacter);
+        assert!("file:\u{a7}".parse::<Resource>().is_ok());
         let long = Resource::file(&"k".repeat(11));
         assert_eq!(
             long.problem(10),

@@ -93,6 +93,9 @@ impl State {
     /// Takes away the edges that lead to a hold. Nobody needs others for them: holders stand for
     /// nobody else.
     pub(super) fn unlink_hold(&mut self, at: EntryAt, class: Class, blocker: TicketId) {
+        if self.entries[at].queue.is_empty() {
+            return;
+        }
         let behind = self.entries[at].queue.visible_behind(None, class, ClassSet::ALL);
         for (_, queuer) in behind.into_iter().rev() {
             self.graph.unlink_blocker(queuer.session, blocker, at);

@@ -247,7 +247,10 @@ impl LockTable {
     }
 
     pub(super) fn session(&self, session: SessionId) -> Result<SessionAt, Refusal> {
-        self.state.session(session).ok_or(Refusal::SessionEnded { session })
+        match self.state.session(session) {
+            Some(at) => Ok(at),
+            None => Err(Refusal::SessionEnded { session }),
+        }
     }
 
     fn waiting_request(&self, session: SessionAt, target: CancelTarget) -> Option<TicketAt> {

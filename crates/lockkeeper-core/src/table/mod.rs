@@ -198,13 +198,17 @@ impl LockTable {
 
     /// The number of the next request. It counts as issued once a fact carries it.
     fn next_ticket(&self) -> Result<TicketId, Refusal> {
-        let number = self.state.issued.tickets.checked_add(1).ok_or(Refusal::Exhausted)?;
-        Ok(TicketId::new(self.state.reign.epoch, number))
+        match self.state.issued.tickets.checked_add(1) {
+            Some(number) => Ok(TicketId::new(self.state.reign.epoch, number)),
+            None => Err(Refusal::Exhausted),
+        }
     }
 
     fn next_token(&self) -> Result<Token, Refusal> {
-        let number = self.state.issued.tokens.checked_add(1).ok_or(Refusal::Exhausted)?;
-        Ok(Token::new(self.state.reign.epoch, number))
+        match self.state.issued.tokens.checked_add(1) {
+            Some(number) => Ok(Token::new(self.state.reign.epoch, number)),
+            None => Err(Refusal::Exhausted),
+        }
     }
 
     fn within(&self, limit: crate::Limit, count: usize, max: usize) -> Result<(), Refusal> {

@@ -46,7 +46,7 @@ impl Queue {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.of(ClassSet::ALL).next().is_none()
+        self.classes.is_none() || self.of(ClassSet::ALL).next().is_none()
     }
 
     pub(super) fn get(&self, place: Place, class: Class) -> Option<Queuer> {

@@ -256,16 +256,14 @@ impl State {
 
     fn grant(&mut self, granted: &Granted, at: Timestamp) {
         let Some(session) = self.session(granted.session) else { return };
-        let holds_it = |entry| self.own_hold(session, entry).is_some();
-        if self.hold(granted.lock).is_some() || self.entry(&granted.resource).is_some_and(holds_it)
-        {
-            return;
+        let entry_at = self.entry_or_new(&granted.resource);
+        if self.hold(granted.lock).is_some() || self.own_hold(session, entry_at).is_some() {
+            return self.forget_if_unused(entry_at);
         }
         self.count_ticket(granted.ticket);
         self.count_token(granted.token);
         self.count_lock(granted.lock);
         self.begin_work(session, granted.ticket);
-        let entry_at = self.entry_or_new(&granted.resource);
         let hold = self.holds.insert(Hold {
             id: granted.lock,
             ticket: granted.ticket,
@@ -464,12 +462,9 @@ impl State {
     }
 
     fn entry_or_new(&mut self, resource: &Resource) -> EntryAt {
-        if let Some(entry) = self.entry(resource) {
-            return entry;
-        }
-        let entry = self.entries.insert(Entry::new(resource.clone()));
-        self.entry_index.insert(resource.clone(), entry);
-        entry
+        let entries = &mut self.entries;
+        self.entry_index
+            .get_or_insert(resource.clone(), || entries.insert(Entry::new(resource.clone())))
     }
 
     fn forget_if_unused(&mut self, entry: EntryAt) {
@@ -488,7 +483,6 @@ impl State {
     /// After each change to a session: its work ends when it has nothing any more, and the clock
     /// of an idle detached session starts or stops.
     fn settle_session(&mut self, at: SessionAt, now: Timestamp) {
-        let is_alone = self.graph.is_alone(at);
         let session = &mut self.sessions[at];
         let has_nothing = session.holds.is_empty() && session.tickets.is_empty();
         if has_nothing && session.declared == 0 && !session.retrying {
@@ -496,7 +490,8 @@ impl State {
             session.aborts = 0;
             session.last_deadlock = None;
         }
-        let is_idle = session.kind == crate::SessionKind::Detached && has_nothing && is_alone;
+        let is_detached = session.kind == crate::SessionKind::Detached;
+        let is_idle = is_detached && has_nothing && self.graph.is_alone(at);
         match session.idle_at {
             None if is_idle => {
                 let idle_at = Timestamp(now.0.saturating_add(self.session_idle_ms));

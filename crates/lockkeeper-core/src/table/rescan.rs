@@ -146,8 +146,9 @@ impl LockTable {
     ) -> Result<Vec<Grant>, Refusal> {
         let needed = u32::try_from(wants.len()).unwrap_or(u32::MAX);
         let issued = self.state.issued;
-        issued.tokens.checked_add(needed).ok_or(Refusal::Exhausted)?;
-        issued.locks.checked_add(needed).ok_or(Refusal::Exhausted)?;
+        if issued.tokens.max(issued.locks).checked_add(needed).is_none() {
+            return Err(Refusal::Exhausted);
+        }
         let session = self.state.sessions[terms.session].id;
         let mut grants = Vec::with_capacity(wants.len() + built_on.len());
         for &lock in built_on {
