@@ -162,6 +162,10 @@ pub enum CancelTarget {
 }
 
 /// Who may end or change a hold: its session, or whoever can show its token.
+///
+/// A token guards against mistakes, not against malice: it is a number that others may guess, and
+/// readers of one phase share theirs. Nor has its bearer a memory: a request id counts only with a
+/// session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Credential {
@@ -169,6 +173,14 @@ pub enum Credential {
     Session(SessionId),
     /// Its fencing token.
     Token(Token),
+}
+
+impl Credential {
+    /// The request id, if there is a session that remembers it: whoever shows a token has none of
+    /// its own, and must not write into the holder's memory.
+    pub(crate) fn remembers(self, request_id: Option<RequestId>) -> Option<RequestId> {
+        request_id.filter(|_| matches!(self, Credential::Session(_)))
+    }
 }
 
 /// Gives a hold back; a hold counted `n` times needs `n` releases.

@@ -260,6 +260,11 @@ pub enum Refusal {
         /// When it ends.
         until: Timestamp,
     },
+    /// The session has used the request id for something else.
+    RequestIdReused {
+        /// The id.
+        request: RequestId,
+    },
     /// The request was taken back.
     Cancelled,
     /// The call waits no longer because a newer call waits on the same ticket.
@@ -335,6 +340,7 @@ impl Refusal {
             Refusal::InvalidResource { .. } => "invalid_resource",
             Refusal::EmptyBatch => "empty_batch",
             Refusal::Revoking { .. } => "revoking",
+            Refusal::RequestIdReused { .. } => "request_id_reused",
             Refusal::Cancelled => "cancelled",
             Refusal::Superseded { .. } => "superseded",
             Refusal::Abandoned { .. } => "abandoned",
@@ -483,6 +489,9 @@ impl fmt::Display for Refusal {
             Refusal::EmptyBatch => f.write_str("no resource was named"),
             Refusal::Revoking { lock, until } => {
                 write!(f, "lock {lock} is being revoked and ends at {}: release it", until.0)
+            }
+            Refusal::RequestIdReused { request } => {
+                write!(f, "request id {} was used for something else: take a new one", request.0)
             }
             Refusal::Cancelled => f.write_str("the request was taken back"),
             Refusal::Superseded { ticket } => {

@@ -1,6 +1,6 @@
 //! A request for one or several resources: let in, queued, or refused.
 
-use super::{LockTable, queue::Place, rescan::Terms};
+use super::{LockTable, memory::Verb, queue::Place, rescan::Terms};
 use crate::{
     Answer, AskOptions, CallId, Fact, Limit, LockId, LockMode, Queued, Refusal, Resource,
     SessionId, TicketId,
@@ -44,7 +44,7 @@ impl LockTable {
         let outcome = match self.session(session) {
             Err(refusal) => Err(refusal),
             Ok(at) => {
-                if self.is_repeated(call, at, options.request_id, options.slice) {
+                if self.is_repeated(call, at, Verb::Acquire, &options) {
                     return;
                 }
                 self.plan(at, wants, &options).and_then(|plan| self.try_now(plan, &options))

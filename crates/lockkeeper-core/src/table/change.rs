@@ -1,7 +1,7 @@
 //! What changes a hold or a resource without ending it: renewal, upgrade, downgrade, capacity, and
 //! waits that are declared.
 
-use super::{LockTable, detect::Closing, queue::Place, rescan::Terms};
+use super::{LockTable, detect::Closing, memory::Verb, queue::Place, rescan::Terms};
 use crate::{
     Answer, CallId, Credential, DeclareCapacity, DeclareWait, Downgrade, Fact, LeaveCause, Limit,
     LockMode, Queued, Refusal, Renew, Subject, Upgrade, WithdrawWait,
@@ -12,7 +12,7 @@ use crate::{
 impl LockTable {
     pub(super) fn renew(&mut self, renew: Renew) -> Result<Answer, Refusal> {
         if let Credential::Session(session) = renew.by
-            && let Some(answer) = self.repeated(session, renew.request_id)?
+            && let Some(answer) = self.repeated(session, Verb::Renew, renew.request_id)?
         {
             return answer;
         }
@@ -23,7 +23,8 @@ impl LockTable {
         let wanted = crate::Timestamp(self.now.0.saturating_add(lease_ms));
         let expires_at = if renew.shorten { wanted } else { wanted.max(hold.expires_at) };
         let lock = renew.lock;
-        self.record(Fact::Renewed { lock, expires_at, request_id: renew.request_id });
+        let request_id = renew.by.remembers(renew.request_id);
+        self.record(Fact::Renewed { lock, expires_at, request_id });
         Ok(Answer::Renewed { lock, expires_at })
     }
 
@@ -32,7 +33,7 @@ impl LockTable {
         let outcome = match self.session(upgrade.session) {
             Err(refusal) => Err(refusal),
             Ok(at) => {
-                if self.is_repeated(call, at, options.request_id, options.slice) {
+                if self.is_repeated(call, at, Verb::Upgrade, options) {
                     return;
                 }
                 self.try_upgrade(at, &upgrade)
@@ -121,7 +122,9 @@ impl LockTable {
     }
 
     pub(super) fn downgrade(&mut self, downgrade: Downgrade) -> Result<Answer, Refusal> {
-        if let Some(answer) = self.repeated(downgrade.session, downgrade.request_id)? {
+        if let Some(answer) =
+            self.repeated(downgrade.session, Verb::Downgrade, downgrade.request_id)?
+        {
             return answer;
         }
         let at = self.authorize(Credential::Session(downgrade.session), downgrade.lock)?;

@@ -3,7 +3,10 @@
 //! Everything that ends frees something, so everything here ends in a rescan. What frees several
 //! things frees them all before the first of them is handed over.
 
-use super::{LockTable, memory::Outcome};
+use super::{
+    LockTable,
+    memory::{Outcome, Verb},
+};
 use crate::{
     Answer, Cancel, CancelTarget, Credential, EndCause, EndSession, Fact, ForceUnlock, LeaveCause,
     LockId, Refusal, Release, ReleaseAll, ReleaseCause, RequestId, Resource, SessionId, Subject,
@@ -14,13 +17,13 @@ use crate::{
 impl LockTable {
     pub(super) fn release(&mut self, release: Release) -> Result<Answer, Refusal> {
         if let Credential::Session(session) = release.by
-            && let Some(answer) = self.repeated(session, release.request_id)?
+            && let Some(answer) = self.repeated(session, Verb::Release, release.request_id)?
         {
             return answer;
         }
         let hold = self.authorize(release.by, release.lock)?;
-        let (remaining, freed) =
-            self.count_down(hold, ReleaseCause::Released, None, release.request_id);
+        let request_id = release.by.remembers(release.request_id);
+        let (remaining, freed) = self.count_down(hold, ReleaseCause::Released, None, request_id);
         self.rescan(freed);
         Ok(Answer::Released { lock: release.lock, remaining })
     }

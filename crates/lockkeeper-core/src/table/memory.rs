@@ -14,6 +14,16 @@ pub(super) struct Remembered {
     pub(super) outcome: Outcome,
 }
 
+/// What a request id was used for. It cannot be used for anything else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verb {
+    Acquire,
+    Upgrade,
+    Release,
+    Renew,
+    Downgrade,
+}
+
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
     /// It got these holds.
@@ -28,6 +38,19 @@ pub(super) enum Outcome {
     Released(LockId, u32),
     /// It moved the end of a lease.
     Renewed(LockId, Timestamp),
+}
+
+impl Outcome {
+    /// Whether a request of this kind can have ended like this.
+    pub(super) fn is_of(&self, verb: Verb) -> bool {
+        match self {
+            Outcome::Granted(_) | Outcome::GivenBack(_) => verb == Verb::Acquire,
+            Outcome::Converted(_) => matches!(verb, Verb::Upgrade | Verb::Downgrade),
+            Outcome::Refused(_) => matches!(verb, Verb::Acquire | Verb::Upgrade),
+            Outcome::Released(..) => verb == Verb::Release,
+            Outcome::Renewed(..) => verb == Verb::Renew,
+        }
+    }
 }
 
 impl State {

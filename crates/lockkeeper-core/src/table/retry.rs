@@ -2,11 +2,12 @@
 
 use super::{
     LockTable,
-    memory::Outcome,
+    memory::{Outcome, Verb},
     state::{Due, State},
 };
 use crate::{
-    Answer, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp, Wait,
+    Answer, AskOptions, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp,
+    Wait,
     places::{SessionAt, TicketAt},
     time::millis,
 };
@@ -29,12 +30,14 @@ impl LockTable {
             Err(refusal) => Err(refusal),
             Ok(at) => match self.state.sessions[at].tickets.get(&wait.ticket) {
                 Some(&ticket) => return self.attach(call, ticket, wait.slice),
-                None => self
-                    .remembered(at, |request, ticket| {
-                        _ = request;
-                        ticket == Some(wait.ticket)
-                    })
-                    .unwrap_or(Err(Refusal::Unknown(Subject::Ticket(wait.ticket)))),
+                None => {
+                    let memory = &self.state.sessions[at].memory;
+                    let known = memory.iter().rev().find(|one| one.ticket == Some(wait.ticket));
+                    match known {
+                        Some(known) => self.retold(&known.outcome),
+                        None => Err(Refusal::Unknown(Subject::Ticket(wait.ticket))),
+                    }
+                }
             },
         };
         self.reply(call, outcome);
@@ -45,17 +48,18 @@ impl LockTable {
         &mut self,
         call: CallId,
         session: SessionAt,
-        request: Option<RequestId>,
-        slice: Option<Duration>,
+        verb: Verb,
+        options: &AskOptions,
     ) -> bool {
-        let Some(request) = request else { return false };
+        let Some(request) = options.request_id else { return false };
         if let Some(ticket) = self.state.waiting_with(session, request) {
-            self.attach(call, ticket, slice);
+            match self.state.tickets[ticket].upgrade == (verb == Verb::Upgrade) {
+                true => self.attach(call, ticket, options.slice),
+                false => self.reply(call, Err(Refusal::RequestIdReused { request })),
+            }
             return true;
         }
-        let Some(outcome) = self.remembered(session, |known, _| known == Some(request)) else {
-            return false;
-        };
+        let Some(outcome) = self.answered(session, verb, request) else { return false };
         self.reply(call, outcome);
         true
     }
@@ -65,21 +69,31 @@ impl LockTable {
     pub(super) fn repeated(
         &self,
         session: SessionId,
+        verb: Verb,
         request: Option<RequestId>,
     ) -> Result<Option<Result<Answer, Refusal>>, Refusal> {
         let Some(request) = request else { return Ok(None) };
         let at = self.session(session)?;
-        Ok(self.remembered(at, |known, _| known == Some(request)))
+        Ok(self.answered(at, verb, request))
     }
 
-    fn remembered(
+    fn answered(
         &self,
         session: SessionAt,
-        is_it: impl Fn(Option<RequestId>, Option<TicketId>) -> bool,
+        verb: Verb,
+        request: RequestId,
     ) -> Option<Result<Answer, Refusal>> {
         let memory = &self.state.sessions[session].memory;
-        let known = memory.iter().rev().find(|one| is_it(one.request_id, one.ticket))?;
-        Some(match &known.outcome {
+        let known = memory.iter().rev().find(|one| one.request_id == Some(request))?;
+        Some(match known.outcome.is_of(verb) {
+            true => self.retold(&known.outcome),
+            false => Err(Refusal::RequestIdReused { request }),
+        })
+    }
+
+    /// What an outcome amounts to by now.
+    fn retold(&self, outcome: &Outcome) -> Result<Answer, Refusal> {
+        match outcome {
             Outcome::Refused(refusal) => Err((**refusal).clone()),
             &Outcome::Released(lock, remaining) => Ok(Answer::Released { lock, remaining }),
             &Outcome::Renewed(lock, expires_at) => Ok(Answer::Renewed { lock, expires_at }),
@@ -94,7 +108,7 @@ impl LockTable {
                     None => Ok(Answer::Granted(self.state.grants(locks))),
                 }
             }
-        })
+        }
     }
 
     /// Lets a call wait on a ticket: until the wait ends, or until its slice does.

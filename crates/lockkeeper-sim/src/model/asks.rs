@@ -5,7 +5,7 @@ use super::{
     follow::Walk,
     owed::{Expect, Fresh},
     rules::{LAST, Scene, covers, millis, permits},
-    state::{Finished, Wait},
+    state::{Finished, Verb, Wait},
 };
 use lockkeeper_core::{
     AskOptions, Credential, LockId, LockMode, RequestId, Resource, SessionId, TicketId, Timestamp,
@@ -15,6 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 /// What is known of a request that was seen before.
 enum Seen {
+    /// Its id was used for something else.
+    Otherwise,
     Waiting(TicketId),
     Over(Finished),
 }
@@ -26,7 +28,7 @@ impl Walk<'_> {
         asked: &[(Resource, LockMode)],
         options: &AskOptions,
     ) -> Due {
-        if let Some(due) = self.gone_or_seen(session, options) {
+        if let Some(due) = self.gone_or_seen(session, options, Verb::Acquire) {
             return due;
         }
         let limits = self.model.rules.limits;
@@ -164,13 +166,14 @@ impl Walk<'_> {
 
     pub(super) fn upgrade(&mut self, upgrade: &Upgrade) -> Due {
         let session = upgrade.session;
-        if let Some(due) = self.gone_or_seen(session, &upgrade.options) {
+        if let Some(due) = self.gone_or_seen(session, &upgrade.options, Verb::Upgrade) {
             return due;
         }
-        let hold = match self.open_hold(Credential::Session(session), upgrade.lock, None) {
-            Ok(hold) => hold,
-            Err(expect) => return Some(expect),
-        };
+        let hold =
+            match self.open_hold(Credential::Session(session), upgrade.lock, None, Verb::Upgrade) {
+                Ok(hold) => hold,
+                Err(expect) => return Some(expect),
+            };
         if hold.revoked_at.is_some() {
             return refused("revoking");
         }
@@ -228,12 +231,18 @@ impl Walk<'_> {
     }
 
     /// Whether a request needs no decision: its session is over, or it was seen before.
-    fn gone_or_seen(&mut self, session: SessionId, options: &AskOptions) -> Option<Due> {
+    fn gone_or_seen(
+        &mut self,
+        session: SessionId,
+        options: &AskOptions,
+        verb: Verb,
+    ) -> Option<Due> {
         if !self.model.sessions.contains_key(&session) {
             return Some(refused("session_ended"));
         }
         let until = options.slice.map(|slice| self.model.now.after(slice));
-        match self.seen(session, options.request_id)? {
+        match self.seen(session, options.request_id, verb)? {
+            Seen::Otherwise => Some(refused("request_id_reused")),
             Seen::Waiting(ticket) => {
                 self.attach(ticket, until);
                 Some(None)
@@ -242,13 +251,16 @@ impl Walk<'_> {
         }
     }
 
-    fn seen(&self, session: SessionId, request_id: Option<RequestId>) -> Option<Seen> {
+    fn seen(&self, session: SessionId, request_id: Option<RequestId>, verb: Verb) -> Option<Seen> {
         let wanted = Some(request_id?);
         let mut waits = self.model.session_waits(session);
         if let Some(wait) = waits.find(|wait| wait.request_id == wanted) {
-            return Some(Seen::Waiting(wait.ticket));
+            return Some(match wait.upgrade == (verb == Verb::Upgrade) {
+                true => Seen::Waiting(wait.ticket),
+                false => Seen::Otherwise,
+            });
         }
-        self.over(session, request_id).map(Seen::Over)
+        self.over(session, request_id, verb).map(Seen::Over)
     }
 
     pub(super) fn told(&self, finished: &Finished) -> Expect {
@@ -262,11 +274,12 @@ impl Walk<'_> {
         &self,
         session: SessionId,
         request_id: Option<RequestId>,
+        verb: Verb,
     ) -> Option<Finished> {
         let wanted = Some(request_id?);
         let memory = &self.model.sessions.get(&session)?.memory;
         let found = memory.iter().rev().find(|finished| finished.request_id == wanted)?;
-        Some(found.clone())
+        Some(found.asked_with(verb))
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     follow::Walk,
     owed::{Expect, Freed, Fresh, NewToken},
     rules::{covers, millis},
-    state::{Hold, Outcome, Wait},
+    state::{Hold, Outcome, Verb, Wait},
 };
 use lockkeeper_core::{
     Answer, Cancel, CancelTarget, Credential, Downgrade, LeaveCause, LockId, LockMode, Release,
@@ -69,6 +69,7 @@ impl Walk<'_> {
         by: Credential,
         lock: LockId,
         request_id: Option<RequestId>,
+        verb: Verb,
     ) -> Result<Hold, Expect> {
         let hold = self.model.holds.get(&lock);
         let session = match by {
@@ -81,7 +82,7 @@ impl Walk<'_> {
         if !self.model.sessions.contains_key(&session) {
             return Err(Expect::Refused("session_ended"));
         }
-        if let Some(finished) = self.over(session, request_id) {
+        if let Some(finished) = self.over(session, request_id, verb) {
             return Err(self.told(&finished));
         }
         match hold {
@@ -91,20 +92,21 @@ impl Walk<'_> {
     }
 
     pub(super) fn release(&mut self, release: Release) -> Due {
-        let hold = match self.open_hold(release.by, release.lock, release.request_id) {
+        let hold = match self.open_hold(release.by, release.lock, release.request_id, Verb::Release)
+        {
             Ok(hold) => hold,
             Err(expect) => return Some(expect),
         };
         let remaining = hold.count - 1;
         let cause = ReleaseCause::Released;
-        let request_id = release.request_id;
+        let request_id = remembered(release.by, release.request_id);
         let freed = Freed { remaining, cause, share: None, request_id };
         self.owed.free.insert(hold.lock, freed);
         said(Answer::Released { lock: hold.lock, remaining })
     }
 
     pub(super) fn renew(&mut self, renew: Renew) -> Due {
-        let hold = match self.open_hold(renew.by, renew.lock, renew.request_id) {
+        let hold = match self.open_hold(renew.by, renew.lock, renew.request_id, Verb::Renew) {
             Ok(hold) => hold,
             Err(expect) => return Some(expect),
         };
@@ -118,14 +120,14 @@ impl Walk<'_> {
         self.owed.fresh.push_back(Fresh::Renew {
             lock: hold.lock,
             expires_at,
-            request_id: renew.request_id,
+            request_id: remembered(renew.by, renew.request_id),
         });
         said(Answer::Renewed { lock: hold.lock, expires_at })
     }
 
     pub(super) fn downgrade(&mut self, downgrade: Downgrade) -> Due {
         let by = Credential::Session(downgrade.session);
-        let hold = match self.open_hold(by, downgrade.lock, downgrade.request_id) {
+        let hold = match self.open_hold(by, downgrade.lock, downgrade.request_id, Verb::Downgrade) {
             Ok(hold) => hold,
             Err(expect) => return Some(expect),
         };
@@ -152,5 +154,13 @@ impl Walk<'_> {
         let lock = hold.lock;
         self.owed.fresh.push_back(Fresh::Convert { lock, mode, token, request_id });
         None
+    }
+}
+
+/// Whoever shows a token has no session that could remember the request.
+fn remembered(by: Credential, request_id: Option<RequestId>) -> Option<RequestId> {
+    match by {
+        Credential::Session(_) => request_id,
+        Credential::Token(_) => None,
     }
 }

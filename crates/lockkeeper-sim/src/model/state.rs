@@ -116,6 +116,34 @@ pub(crate) enum Outcome {
     Renewed(LockId, Timestamp),
 }
 
+/// What a request id is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verb {
+    Acquire,
+    Upgrade,
+    Release,
+    Renew,
+    Downgrade,
+}
+
+impl Finished {
+    /// The same to whoever asks again with this verb; a refusal, if the id had another use.
+    pub(crate) fn asked_with(&self, verb: Verb) -> Finished {
+        let verbs: &[Verb] = match self.outcome {
+            Outcome::Granted(_) => &[Verb::Acquire],
+            Outcome::Converted(_) => &[Verb::Upgrade, Verb::Downgrade],
+            Outcome::Refused(_) => &[Verb::Acquire, Verb::Upgrade],
+            Outcome::Released(..) => &[Verb::Release],
+            Outcome::Renewed(..) => &[Verb::Renew],
+        };
+        let mut answer = self.clone();
+        if !verbs.contains(&verb) {
+            answer.outcome = Outcome::Refused("request_id_reused");
+        }
+        answer
+    }
+}
+
 impl Model {
     /// The twin of a table that was just made.
     pub fn new(rules: Rules, epoch: Epoch, last_event: u64) -> Model {
