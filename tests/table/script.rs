@@ -426,7 +426,7 @@ impl<'a> Flags<'a> {
     }
 
     fn request_id(&self) -> Option<RequestId> {
-        self.get("--id").map(|id| RequestId(id.parse().unwrap()))
+        self.get("--id").map(|id| RequestId::new(id.parse().unwrap()))
     }
 
     fn options(&self) -> AskOptions {

@@ -84,7 +84,11 @@ stamp! {
 
 /// The identity of a hold: a UUIDv7, so that it sorts by time in a database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct LockId(u128);
+pub struct LockId {
+    // Two halves rather than one u128, whose alignment would pad everything that holds an id.
+    high: u64,
+    low: u64,
+}
 
 impl LockId {
     /// Builds a UUIDv7 from the time, a serial number that is unique within one reign, and 42 bits
@@ -95,31 +99,33 @@ impl LockId {
         let low = u128::from(serial & 0xf_ffff) << 42;
         let version = 0x7u128 << 76;
         let variant = 0b10u128 << 62;
-        LockId(time | version | high | variant | low | u128::from(seed & 0x3ff_ffff_ffff))
+        LockId::from_u128(
+            time | version | high | variant | low | u128::from(seed & 0x3ff_ffff_ffff),
+        )
     }
 
     /// The serial number, if this seed minted it.
     pub(crate) fn serial(self, seed: u64) -> Option<u32> {
-        let ours = self.0 & 0x3ff_ffff_ffff == u128::from(seed & 0x3ff_ffff_ffff);
-        let high = ((self.0 >> 64) & 0xfff) as u32;
-        let low = ((self.0 >> 42) & 0xf_ffff) as u32;
+        let ours = self.low & 0x3ff_ffff_ffff == seed & 0x3ff_ffff_ffff;
+        let high = (self.high & 0xfff) as u32;
+        let low = ((self.low >> 42) & 0xf_ffff) as u32;
         ours.then_some(high << 20 | low)
     }
 
     /// The id as a number.
     pub fn as_u128(self) -> u128 {
-        self.0
+        u128::from(self.high) << 64 | u128::from(self.low)
     }
 
     /// Takes back an id that travelled as a number.
     pub fn from_u128(raw: u128) -> LockId {
-        LockId(raw)
+        LockId { high: (raw >> 64) as u64, low: raw as u64 }
     }
 }
 
 impl fmt::Display for LockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let raw = self.0;
+        let raw = self.as_u128();
         write!(
             f,
             "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
@@ -145,7 +151,9 @@ impl std::str::FromStr for LockId {
         if !well_formed {
             return Err(NotALockId);
         }
-        u128::from_str_radix(&text.replace('-', ""), 16).map(LockId).map_err(|_| NotALockId)
+        u128::from_str_radix(&text.replace('-', ""), 16)
+            .map(LockId::from_u128)
+            .map_err(|_| NotALockId)
     }
 }
 
@@ -177,9 +185,43 @@ impl<'de> Deserialize<'de> for LockId {
 }
 
 /// A number the client chose for a request; asking again with it changes nothing.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RequestId(pub u128);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId {
+    high: u64,
+    low: u64,
+}
+
+impl RequestId {
+    /// From a number, best a random one.
+    pub fn new(number: u128) -> RequestId {
+        RequestId { high: (number >> 64) as u64, low: number as u64 }
+    }
+
+    /// The number.
+    pub fn get(self) -> u128 {
+        u128::from(self.high) << 64 | u128::from(self.low)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.get())
+    }
+}
+
+/// As hexadecimal text: few formats carry a number of 128 bits whole.
+impl Serialize for RequestId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RequestId, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        u128::from_str_radix(&text, 16).map(RequestId::new).map_err(serde::de::Error::custom)
+    }
+}
 
 /// The serial number of a command in the life of one table: where its reply belongs.
 ///

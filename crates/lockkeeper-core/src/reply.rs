@@ -491,7 +491,7 @@ impl fmt::Display for Refusal {
                 write!(f, "lock {lock} is being revoked and ends at {}: release it", until.0)
             }
             Refusal::RequestIdReused { request } => {
-                write!(f, "request id {} was used for something else: take a new one", request.0)
+                write!(f, "request id {request} was used for something else: take a new one")
             }
             Refusal::Cancelled => f.write_str("the request was taken back"),
             Refusal::Superseded { ticket } => {

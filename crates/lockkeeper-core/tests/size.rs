@@ -169,7 +169,8 @@ fn ten_thousand_readers_and_their_cancels_leave_nothing_behind() {
     assert!(is_granted(&ask(&mut table, writer, 0, LockMode::Exclusive)));
     let readers: Vec<SessionId> = (0..10_000).map(|_| open(&mut table)).collect();
     for (at, &session) in readers.iter().enumerate() {
-        let options = AskOptions { request_id: Some(RequestId(at as u128)), ..Default::default() };
+        let options =
+            AskOptions { request_id: Some(RequestId::new(at as u128)), ..Default::default() };
         let (resource, mode) = (Resource::file("0"), LockMode::Shared);
         let settled = turn(&mut table, Acquire { session, resource, mode, options });
         assert!(settled.replies().is_empty());
@@ -177,7 +178,7 @@ fn ten_thousand_readers_and_their_cancels_leave_nothing_behind() {
     // One edge each: the graph is linear in the queue.
     assert_eq!(table.stats().graph_edges, 10_000);
     for (at, &session) in readers.iter().enumerate().filter(|(at, _)| at % 2 == 0) {
-        let target = CancelTarget::Request(RequestId(at as u128));
+        let target = CancelTarget::Request(RequestId::new(at as u128));
         let settled = turn(&mut table, Cancel { session, target });
         assert_eq!(settled.replies().len(), 2, "the canceller and the cancelled call");
     }

@@ -103,7 +103,7 @@ impl Transcript {
                     format!("{} takes ticket {ticket} back", who(cancel.session))
                 }
                 CancelTarget::Request(request) => {
-                    format!("{} takes request {:x} back", who(cancel.session), request.0)
+                    format!("{} takes request {request} back", who(cancel.session))
                 }
             },
             Command::Release(release) => {
@@ -199,7 +199,7 @@ fn options(options: &AskOptions) -> String {
         text.push_str(", reentrant");
     }
     if let Some(request) = options.request_id {
-        _ = write!(text, ", request {:x}", request.0);
+        _ = write!(text, ", request {request}");
     }
     text
 }

@@ -86,14 +86,14 @@ fn options(how: u8, who: u8) -> AskOptions {
         lease: bit(6).then_some(Duration::from_millis(300)),
         reentrant: bit(5),
         priority: (bit(6) && bit(4)).then_some(1),
-        request_id: bit(7).then_some(RequestId(u128::from(who % 16))),
+        request_id: bit(7).then_some(RequestId::new(u128::from(who % 16))),
         ..AskOptions::default()
     }
 }
 
 fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
     let session = known.session(who);
-    let request_id = (how >= 200).then_some(RequestId(u128::from(who % 16)));
+    let request_id = (how >= 200).then_some(RequestId::new(u128::from(who % 16)));
     let (holder, lock, token) = known.hold(what);
     let by = match who % 5 {
         0 => Credential::Session(session),
@@ -132,7 +132,7 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
             Cancel { session, target: CancelTarget::Ticket(ticket) }.into()
         }
         17 => {
-            let target = CancelTarget::Request(RequestId(u128::from(what % 16)));
+            let target = CancelTarget::Request(RequestId::new(u128::from(what % 16)));
             Cancel { session, target }.into()
         }
         18..=21 => Release { by, lock, request_id }.into(),
@@ -254,7 +254,7 @@ fn garbage(known: &Known, small: Small, raw: [u64; 3], text: &str) -> Command {
         [LockMode::Permit(raw[0] as u32), LockMode::Update, LockMode::Permit(0), LockMode::Shared];
     let mode = modes[usize::from(how) % 4];
     let span = Some(Duration::new(raw[0], 999_999_999));
-    let request_id = Some(RequestId(u128::from(how % 4)));
+    let request_id = Some(RequestId::new(u128::from(how % 4)));
     let options = AskOptions {
         wait: span,
         slice: span,

@@ -80,7 +80,7 @@ impl Scene {
     /// The same; whether it did wait.
     fn waits_in_vain(&mut self, session: SessionId, resource: &Resource) -> bool {
         self.requests += 1;
-        let request = RequestId(self.requests);
+        let request = RequestId::new(self.requests);
         let options = AskOptions {
             wait: Some(Duration::from_secs(3600)),
             request_id: Some(request),

@@ -39,15 +39,15 @@ impl LockTable {
         call: CallId,
         session: SessionId,
         wants: Pairs,
-        options: AskOptions,
+        options: &AskOptions,
     ) {
         let outcome = match self.session(session) {
             Err(refusal) => Err(refusal),
             Ok(at) => {
-                if self.is_repeated(call, at, Verb::Acquire, &options) {
+                if self.is_repeated(call, at, Verb::Acquire, options) {
                     return;
                 }
-                self.plan(at, wants, &options).and_then(|plan| self.try_now(plan, &options))
+                self.plan(at, wants, options).and_then(|plan| self.try_now(plan, options))
             }
         };
         match outcome {
@@ -242,7 +242,7 @@ impl LockTable {
         Ok(())
     }
 
-    fn enqueue(&mut self, call: CallId, plan: Plan, options: AskOptions) {
+    fn enqueue(&mut self, call: CallId, plan: Plan, options: &AskOptions) {
         let priority = options.priority.unwrap_or(self.state.sessions[plan.session].priority);
         let queued = Queued {
             ticket: plan.ticket,
@@ -253,8 +253,8 @@ impl LockTable {
             wait_until: crate::Timestamp(self.now.0.saturating_add(self.wait_ms(options.wait))),
             lease_ms: self.lease_ms(options.lease),
             priority: priority.clamp(-10, 10),
-            reason: options.reason,
-            metadata: options.metadata,
+            reason: options.reason.clone(),
+            metadata: options.metadata.clone(),
             request_id: options.request_id,
         };
         self.park(call, queued, options.slice);

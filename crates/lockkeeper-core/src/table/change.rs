@@ -59,7 +59,9 @@ impl LockTable {
         let (entry, mode) = (hold.entry, hold.mode);
         let resource = self.state.entries[entry].resource.clone();
         match mode {
-            LockMode::Exclusive => return Ok(Some(Answer::Changed(self.state.grant_of(at)))),
+            LockMode::Exclusive => {
+                return Ok(Some(Answer::Changed(self.state.grant_of(at))));
+            }
             LockMode::Permit(_) => {
                 let mode = LockMode::Exclusive;
                 let capacity = self.state.entries[entry].slots.as_ref().map(|slots| slots.total);

@@ -13,13 +13,14 @@
 //! | `change` | renewal, upgrade, downgrade, capacity, declared waits |
 //! | `retry` | what a repeated request is told |
 //!
-//! `state`, `queue`, `memory`, `replay` and `edges` hold the state and decide nothing; `cycle`
-//! finds the cycle, and `reduce` answers whether one through permits is a deadlock; `describe` and
-//! `views` put things into words.
+//! `state`, `queue`, `memory`, `deadlines`, `replay` and `edges` hold the state and decide nothing;
+//! `cycle` finds the cycle, and `reduce` answers whether one through permits is a deadlock;
+//! `describe` and `views` put things into words.
 
 mod acquire;
 mod change;
 mod cycle;
+mod deadlines;
 mod describe;
 mod detect;
 mod edges;
@@ -37,8 +38,9 @@ use crate::{
     Answer, CallId, Command, Effects, Event, Fact, OpenSession, Record, Refusal, Reign, Reply,
     SessionId, TableConfig, TicketId, Timestamp, Token,
 };
+use deadlines::Due;
 use smallvec::smallvec;
-use state::{Due, State};
+use state::State;
 
 /// One project's locks: who holds what, who waits for whom.
 ///
@@ -113,7 +115,7 @@ impl LockTable {
 
     /// When `apply(now, Command::Tick)` next has something to do.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.state.deadlines.first().map(|&(at, _)| at)
+        self.state.deadlines.first().map(|(at, _)| at)
     }
 
     /// The number of the last event, for the next [`Reign`].
@@ -127,10 +129,10 @@ impl LockTable {
             Command::EndSession(end) => self.end_session(end),
             Command::Acquire(ask) => {
                 let wants = smallvec![(ask.resource, ask.mode)];
-                return self.acquire(call, ask.session, wants, ask.options);
+                return self.acquire(call, ask.session, wants, &ask.options);
             }
             Command::AcquireAll(ask) => {
-                return self.acquire(call, ask.session, ask.wants.into(), ask.options);
+                return self.acquire(call, ask.session, ask.wants.into(), &ask.options);
             }
             Command::Wait(wait) => return self.wait(call, wait),
             Command::Upgrade(upgrade) => return self.upgrade(call, upgrade),
@@ -168,7 +170,7 @@ impl LockTable {
     /// Handles everything that ended by itself, in the order in which it did. Each arm takes the
     /// deadline away, so that the loop ends.
     fn end_what_is_due(&mut self) {
-        while let Some(&(at, due)) = self.state.deadlines.first()
+        while let Some((at, due)) = self.state.deadlines.first()
             && at <= self.now
         {
             match due {

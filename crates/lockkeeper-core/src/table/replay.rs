@@ -3,8 +3,8 @@
 //! A fact that does not fit (of a hold that is not there) changes nothing: a journal may be pruned,
 //! and this crate does not panic.
 
-use super::state::{Due, Entry, Hold, Issued, Session, State, Ticket, Want};
-use super::{memory::Outcome, queue::Queuer};
+use super::state::{Entry, Hold, Issued, Session, State, Ticket, Want};
+use super::{deadlines::Due, memory::Outcome, queue::Queuer};
 use crate::{
     Fact, Granted, LeaveCause, LockId, LockMode, Queued, Record, Resource, SessionId, TicketId,
     Timestamp, Token,
@@ -204,10 +204,12 @@ impl State {
     /// Whether a journal's request fits the table: the rules let a session wait for a resource
     /// once, and hold it meanwhile only to turn that hold exclusive.
     fn can_queue(&self, session: SessionAt, queued: &Queued) -> bool {
-        let mut names: Vec<&Resource> = queued.wants.iter().map(|(name, _)| name).collect();
-        names.sort_unstable();
-        let is_once = names.windows(2).all(|pair| pair[0] != pair[1]);
-        let fits = |name: &&Resource| {
+        let once = queued.wants.len() < 2 || {
+            let mut names: Vec<&Resource> = queued.wants.iter().map(|(name, _)| name).collect();
+            names.sort_unstable();
+            names.windows(2).all(|pair| pair[0] != pair[1])
+        };
+        let fits = |name: &Resource| {
             self.entry(name).is_none_or(|entry| {
                 self.own_ticket(session, entry).is_none()
                     && self.own_hold(session, entry).is_some() == queued.upgrade
@@ -217,8 +219,8 @@ impl State {
             self.hold(*lock).is_some_and(|hold| self.holds[hold].session == session)
         };
         !queued.wants.is_empty()
-            && is_once
-            && names.iter().all(fits)
+            && once
+            && queued.wants.iter().all(|(name, _)| fits(name))
             && queued.built_on.iter().all(built_on)
             && (!queued.upgrade || (queued.wants.len() == 1 && queued.built_on.len() == 1))
     }

@@ -2,8 +2,9 @@
 
 use super::{
     LockTable,
+    deadlines::Due,
     memory::{Outcome, Verb},
-    state::{Due, State},
+    state::State,
 };
 use crate::{
     Answer, AskOptions, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp,

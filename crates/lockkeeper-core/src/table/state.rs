@@ -1,6 +1,7 @@
 //! What a table knows, and how a fact changes it. Nothing here decides.
 
 use super::{
+    deadlines::{Deadlines, Due},
     memory::Remembered,
     queue::{Place, Queue},
 };
@@ -33,7 +34,7 @@ pub(crate) struct State {
     pub(super) hold_index: Index<LockId, HoldAt>,
     pub(super) graph: WaitForGraph,
     /// Everything that ends by itself, in the order in which it does.
-    pub(super) deadlines: BTreeSet<(Timestamp, Due)>,
+    pub(super) deadlines: Deadlines,
     pub(super) capacities: usize,
     pub(super) declared_waits: usize,
     pub(super) session_idle_ms: u64,
@@ -46,21 +47,6 @@ pub(super) struct Issued {
     pub(super) tickets: u32,
     pub(super) tokens: u32,
     pub(super) locks: u32,
-}
-
-/// What ends at a deadline. Of two at the same moment the earlier id goes first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Due {
-    /// The wait of a ticket.
-    Wait(TicketId),
-    /// The time to poll a ticket.
-    Poll(TicketId),
-    /// The call that waits on a ticket.
-    Slice(TicketId),
-    /// A hold: its lease, or its grace if that is shorter.
-    Hold(LockId),
-    /// An idle detached session.
-    Idle(SessionId),
 }
 
 #[derive(Debug)]

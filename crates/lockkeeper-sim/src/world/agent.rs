@@ -324,7 +324,7 @@ impl Agent {
 
     fn request_id(&mut self, rng: &mut SmallRng, chance: f64) -> Option<RequestId> {
         self.requests += 1;
-        rng.random_bool(chance).then_some(RequestId(self.requests))
+        rng.random_bool(chance).then_some(RequestId::new(self.requests))
     }
 
     fn note(&mut self, command: &Command) {

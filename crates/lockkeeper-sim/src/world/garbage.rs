@@ -77,7 +77,7 @@ pub(crate) fn garbage(rng: &mut SmallRng, places: &Places, sessions: &[SessionId
         }
         6 => Wait { session, ticket: TicketId::from_u64(rng.random()), slice: None }.into(),
         7 => {
-            let target = CancelTarget::Request(RequestId(rng.random_range(0..4)));
+            let target = CancelTarget::Request(RequestId::new(rng.random_range(0..4)));
             Cancel { session, target }.into()
         }
         8 => Release { by: Credential::Session(session), lock, request_id }.into(),
