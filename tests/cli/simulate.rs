@@ -24,6 +24,7 @@ const FIELDS: &[(&str, Kind)] = &[
     ("grants", Kind::Number),
     ("longest_queue", Kind::Number),
     ("longest_wait_ms", Kind::Number),
+    ("max_inside", Kind::Inside),
     ("max_inside_exclusive", Kind::Number),
     ("max_inside_shared", Kind::Number),
     ("max_permits_in_use", Kind::Number),
@@ -48,6 +49,15 @@ enum Kind {
     Text,
     /// An object of numbers, by names that differ from run to run.
     Counts,
+    /// For each resource the most inside it, by kind.
+    Inside,
+}
+
+fn is_inside(most: &Value) -> bool {
+    let kinds = ["exclusive", "shared", "permits"];
+    most.as_object().is_some_and(|most| most.len() == kinds.len())
+        && kinds.iter().all(|kind| most[*kind].is_u64())
+        && most["exclusive"].as_u64() <= Some(1)
 }
 
 fn kind(value: &Value) -> Option<Kind> {
@@ -56,6 +66,7 @@ fn kind(value: &Value) -> Option<Kind> {
         Value::Number(number) if number.is_u64() => Some(Kind::Number),
         Value::String(_) => Some(Kind::Text),
         Value::Object(counts) if counts.values().all(Value::is_u64) => Some(Kind::Counts),
+        Value::Object(each) if each.values().all(is_inside) => Some(Kind::Inside),
         _ => None,
     }
 }

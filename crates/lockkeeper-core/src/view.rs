@@ -78,6 +78,19 @@ pub struct Contention {
     pub longest_wait_ms: u64,
 }
 
+/// How the leases of a table stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct LeaseCounts {
+    /// Holds in all.
+    pub held: usize,
+    /// Those whose lease ends soon, the ended ones not included.
+    pub near_expiry: usize,
+    /// Those whose lease has ended and is about to be noticed.
+    pub expired: usize,
+    /// Those that are held for long.
+    pub stale: usize,
+}
+
 /// The size of a table. At rest everything but `sessions` and `capacities` is 0, and with the
 /// sessions ended `remembered` is, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]

@@ -2,6 +2,7 @@
 
 use crate::{Checked, Invariant, Violation, ensure};
 use lockkeeper_core::{Fact, LockId, LockMode, Record, Resource, SessionId, Token};
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Everybody who is inside some resource, and the worst that was seen.
@@ -15,6 +16,30 @@ pub struct Inside {
     pub shared_max: u64,
     /// The most permits in use at a grant, and the capacity then.
     pub permits_max: (u64, u64),
+    /// The most inside each resource.
+    pub most: BTreeMap<Resource, Most>,
+}
+
+/// The most who were inside one resource at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Most {
+    /// Together with somebody exclusive, who counts as well: 1, or all is lost.
+    pub exclusive: u64,
+    /// Readers and updaters.
+    pub shared: u64,
+    /// Permits.
+    pub permits: u64,
+}
+
+impl Most {
+    /// The worse of two, each for itself.
+    pub fn or(self, other: Most) -> Most {
+        Most {
+            exclusive: self.exclusive.max(other.exclusive),
+            shared: self.shared.max(other.shared),
+            permits: self.permits.max(other.permits),
+        }
+    }
 }
 
 /// One who is inside.
@@ -95,11 +120,15 @@ impl Inside {
             }
         }
         let capacity = u64::from(self.capacities.get(resource).copied().unwrap_or(0));
-        if exclusive > 0 {
-            self.exclusive_max = self.exclusive_max.max(all);
-        } else if permits == 0 {
-            self.shared_max = self.shared_max.max(all);
-        }
+        let now = Most {
+            exclusive: if exclusive > 0 { all } else { 0 },
+            shared: if exclusive == 0 && permits == 0 { all } else { 0 },
+            permits,
+        };
+        self.exclusive_max = self.exclusive_max.max(now.exclusive);
+        self.shared_max = self.shared_max.max(now.shared);
+        let most = self.most.entry(resource.clone()).or_default();
+        *most = most.or(now);
         if permits > self.permits_max.0 {
             self.permits_max = (permits, capacity);
         }

@@ -38,7 +38,7 @@ mod world;
 
 pub use bench::{Bench, Input};
 pub use fence::Fences;
-pub use inside::{Inside, Insider};
+pub use inside::{Inside, Insider, Most};
 pub use model::*;
 pub use report::Report;
 pub use shrink::{Shrunk, shrink};

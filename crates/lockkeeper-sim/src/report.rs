@@ -1,6 +1,10 @@
 //! What a run has seen, in numbers.
 
-use crate::{Bench, Fences, Turn, inside::Inside, world::deadlocks};
+use crate::{
+    Bench, Fences, Turn,
+    inside::{Inside, Most},
+    world::deadlocks,
+};
 use lockkeeper_core::{Fact, LeaveCause, ReleaseCause};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt};
@@ -30,6 +34,7 @@ pub(crate) struct Tally {
     pub(crate) exclusive_max: u64,
     pub(crate) shared_max: u64,
     pub(crate) permits_max: (u64, u64),
+    pub(crate) most: BTreeMap<String, Most>,
 }
 
 impl Tally {
@@ -68,6 +73,14 @@ impl Tally {
         self.exclusive_max = self.exclusive_max.max(inside.exclusive_max);
         self.shared_max = self.shared_max.max(inside.shared_max);
         self.permits_max = self.permits_max.max(inside.permits_max);
+    }
+
+    /// At the end of an era: the worst of each resource.
+    pub(crate) fn inside_each(&mut self, inside: &Inside) {
+        for (resource, most) in &inside.most {
+            let worst = self.most.entry(resource.to_string()).or_default();
+            *worst = worst.or(*most);
+        }
     }
 
     pub(crate) fn fences(&mut self, fences: &Fences) {
@@ -162,6 +175,8 @@ pub struct Report {
     pub max_permits_in_use: u64,
     /// The capacity of that resource at that moment.
     pub capacity_there: u64,
+    /// The most inside each resource, the worst of all projects.
+    pub max_inside: BTreeMap<String, Most>,
     /// How often a coordinator crashed and recovered.
     pub crashes: u64,
     /// How often a project came to rest, emptied, and began anew.
@@ -198,6 +213,10 @@ impl Report {
         self.max_inside_shared = self.max_inside_shared.max(tally.shared_max);
         let permits = (self.max_permits_in_use, self.capacity_there).max(tally.permits_max);
         (self.max_permits_in_use, self.capacity_there) = permits;
+        for (resource, most) in &tally.most {
+            let worst = self.max_inside.entry(resource.clone()).or_default();
+            *worst = worst.or(*most);
+        }
         self.crashes += tally.crashes;
         self.eras += tally.eras;
         self.writes_accepted += tally.accepted;
@@ -246,6 +265,17 @@ impl fmt::Display for Report {
         for (name, value) in rows {
             writeln!(f, "{name:<22} {value}")?;
         }
-        write!(f, "{:<22} {:016x}", "digest", self.digest)
+        writeln!(f, "{:<22} {:016x}", "digest", self.digest)?;
+        write!(
+            f,
+            "\n{:<22} {:>9} {:>9} {:>9}",
+            "max inside each", "exclusive", "shared", "permits"
+        )?;
+        for (resource, most) in &self.max_inside {
+            let cell = |count: u64| if count == 0 { "-".to_owned() } else { count.to_string() };
+            let cells = [most.exclusive, most.shared, most.permits].map(cell);
+            write!(f, "\n  {resource:<20} {:>9} {:>9} {:>9}", cells[0], cells[1], cells[2])?;
+        }
+        Ok(())
     }
 }

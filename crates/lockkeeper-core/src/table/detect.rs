@@ -32,7 +32,7 @@ pub(super) enum Closing {
     Queued(TicketId),
     /// A declared wait for this session.
     Declared(SessionId),
-    /// An upgrade that was granted at once.
+    /// A request that was granted, at once or by an earlier verdict.
     Granted,
     /// A capacity that shrank.
     Shrunk,
@@ -50,6 +50,7 @@ impl LockTable {
         while self.state.session(id) == Some(requester)
             && let Some(deadlock) = self.state.find_deadlock(requester)
         {
+            let closing = self.state.still(closing);
             let Some((report, victim)) = self.judge(&deadlock, closing) else {
                 // Declared waits alone, that no request of a table would have let in: only a
                 // journal can have brought them, and nothing can be taken from them.
@@ -236,6 +237,15 @@ impl LockTable {
 }
 
 impl State {
+    /// What is left of the closing request: an earlier round may have let it in. Then it can no
+    /// longer be refused, and its session is on the cycle like anybody else.
+    fn still(&self, closing: Closing) -> Closing {
+        match closing {
+            Closing::Queued(ticket) if self.ticket(ticket).is_none() => Closing::Granted,
+            closing => closing,
+        }
+    }
+
     pub(super) fn kind_of(&self, why: &Why) -> EdgeKind {
         match why {
             Why::Declared => EdgeKind::Declared,

@@ -2,8 +2,8 @@
 
 use super::{LockTable, state::State};
 use crate::{
-    Contention, Grant, Holder, Inspection, LockId, Resource, SessionView, Stats, Timestamp,
-    WaitEdge, WaitGraph, WaitNode, Waiter,
+    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionView, Stats,
+    Timestamp, WaitEdge, WaitGraph, WaitNode, Waiter,
     places::{EntryAt, SessionAt},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -98,6 +98,18 @@ impl LockTable {
         let mut holders = self.list();
         holders.retain(|holder| holder.expires_at <= now.after(within));
         holders
+    }
+
+    /// How many leases end `soon`, have ended, or have gone on for `long`.
+    pub fn lease_counts(&self, now: Timestamp, soon: Duration, long: Duration) -> LeaseCounts {
+        let mut counts = LeaseCounts { held: self.state.holds.len(), ..LeaseCounts::default() };
+        for (_, hold) in self.state.holds.iter() {
+            let is_over = hold.expires_at <= now;
+            counts.expired += usize::from(is_over);
+            counts.near_expiry += usize::from(!is_over && hold.expires_at <= now.after(soon));
+            counts.stale += usize::from(hold.granted_at.after(long) <= now);
+        }
+        counts
     }
 
     /// The wait-for graph, in an order that depends on nothing but the ids.

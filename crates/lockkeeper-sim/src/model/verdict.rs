@@ -173,6 +173,11 @@ impl Walk<'_> {
             .collect()
     }
 
+    /// The ticket of this command, unless an earlier verdict has let it in.
+    fn still_asked(&self) -> Option<TicketId> {
+        self.asked.filter(|ticket| self.model.waits.contains_key(ticket))
+    }
+
     /// Whether ending its wait, or its hold, would break the cycle.
     fn is_eligible(&self, report: &DeadlockReport, at: usize) -> bool {
         let cycle = &report.participants;
@@ -180,7 +185,7 @@ impl Walk<'_> {
         let asks_now = at == 0
             && match self.command {
                 Command::DeclareWait(_) => true,
-                _ => self.asked.is_some(),
+                _ => self.still_asked().is_some(),
             };
         let holds_it = self.model.session_holds(one.rank.session).any(|hold| {
             Some(&hold.resource) == before.resource.as_ref() && hold.revoked_at.is_none()
@@ -221,7 +226,9 @@ impl Walk<'_> {
             session.aborts = session.aborts.saturating_add(1);
             session.retrying = true;
         }
-        match (self.command, self.asked) {
+        let asked = self.still_asked();
+        let model = &mut *self.model;
+        match (self.command, asked) {
             (Command::DeclareWait(declare), _) if victim == 0 => {
                 self.owed.withdraw.insert((declare.session, declare.on));
                 self.replies.insert(self.call, Expect::Refused("deadlock"));

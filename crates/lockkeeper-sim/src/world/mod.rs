@@ -237,6 +237,7 @@ impl World {
         self.bench.check_empty(false)?;
         self.tally.fences(&self.fences);
         self.tally.inside(&self.bench.inside);
+        self.tally.inside_each(&self.bench.inside);
         self.tally.cleared += self.bench.model.as_ref().map_or(0, |model| model.cleared());
         self.tally.eras += 1;
         Ok(())
