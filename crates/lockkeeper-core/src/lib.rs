@@ -19,7 +19,7 @@
 //!
 //! | to learn | open |
 //! |---|---|
-//! | what can be asked, answered, told, written | `command`, `reply`, `event`, `record` |
+//! | what can be asked, answered, refused, told, written | `command`, `reply`, `refusal`, `event`, `record` |
 //! | why nothing is said before it is written | `effects` |
 //! | which modes exclude each other | `mode` |
 //! | who is let in, and who is next | `table/acquire`, `table/rescan` |
@@ -56,6 +56,7 @@ mod index;
 mod mode;
 mod places;
 mod record;
+mod refusal;
 mod reply;
 mod report;
 mod resource;
@@ -71,6 +72,7 @@ pub use event::*;
 pub use ids::*;
 pub use mode::LockMode;
 pub use record::*;
+pub use refusal::*;
 pub use reply::*;
 pub use report::*;
 pub use resource::*;
