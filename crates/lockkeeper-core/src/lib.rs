@@ -19,7 +19,8 @@
 //!
 //! | to learn | open |
 //! |---|---|
-//! | what can be asked, answered, refused, told, written | `command`, `reply`, `refusal`, `event`, `record` |
+//! | what can be asked, answered, refused | `command`, `reply`, `refusal` |
+//! | what is told, and what is written | `event`, `record` |
 //! | why nothing is said before it is written | `effects` |
 //! | which modes exclude each other | `mode` |
 //! | who is let in, and who is next | `table/acquire`, `table/rescan` |
