@@ -13,6 +13,7 @@ use lockkeeper_core::{
     Refusal, Reign, Release, ReleaseAll, Renew, RequestId, Requester, Resource, SessionId,
     SessionKind, TableConfig, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait, Youngest,
 };
+use std::sync::Arc;
 use std::{collections::BTreeMap, time::Duration};
 
 const OUTCOME_COLUMN: usize = 40;
@@ -126,9 +127,9 @@ impl Player {
             "holds" => config.limits.holds_per_session_max = words[2].parse().unwrap(),
             "policy" => {
                 config.victim_policy = match words[2] {
-                    "youngest" => Box::new(Youngest),
-                    "lowest-priority" => Box::new(LowestPriority),
-                    "requester" => Box::new(Requester),
+                    "youngest" => Arc::new(Youngest),
+                    "lowest-priority" => Arc::new(LowestPriority),
+                    "requester" => Arc::new(Requester),
                     other => panic!("no policy {other}"),
                 }
             }

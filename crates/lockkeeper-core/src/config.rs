@@ -1,10 +1,10 @@
 //! What a table is told once: its defaults, its limits, its policy, and whose reign this is.
 
 use crate::{Epoch, LeastWork, VictimPolicy};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How a table behaves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TableConfig {
     /// How long a hold lives when the request does not say.
     pub lease_default: Duration,
@@ -17,7 +17,7 @@ pub struct TableConfig {
     /// How long a detached session lives with neither hold nor ticket.
     pub session_idle: Duration,
     /// Who loses in a deadlock.
-    pub victim_policy: Box<dyn VictimPolicy>,
+    pub victim_policy: Arc<dyn VictimPolicy>,
     /// After so many aborts of one piece of work it is shielded.
     pub shield_after: u32,
     /// What is bounded, and where.
@@ -32,7 +32,7 @@ impl Default for TableConfig {
             grace: Duration::ZERO,
             ticket_grace: Duration::from_secs(120),
             session_idle: Duration::from_secs(600),
-            victim_policy: Box::new(LeastWork),
+            victim_policy: Arc::new(LeastWork),
             shield_after: 3,
             limits: Limits::default(),
         }

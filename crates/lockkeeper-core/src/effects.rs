@@ -18,7 +18,27 @@ pub trait Journal {
     fn append<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), Self::Error>;
 }
 
-/// A journal, and how far the turns of its table are settled in it: one for each table.
+/// Where the turns of many tables become durable in one step: a group commit. `K` names a table.
+pub trait GroupJournal<K> {
+    /// Why it could not.
+    type Error;
+
+    /// Makes the records of each group durable, all of a group or none; one outcome a group, in
+    /// their order. Returns only when those that succeeded are durable.
+    fn append_groups(&mut self, groups: &[Group<'_, K>]) -> Vec<Result<(), Self::Error>>;
+}
+
+/// The turns of one table, in order and without a gap, on their way into a group commit.
+#[derive(Debug)]
+pub struct Group<'a, K> {
+    /// Whose.
+    pub table: &'a K,
+    /// Which.
+    pub turns: &'a [Effects],
+}
+
+/// A journal (or, for a group commit, the name of a table), and how far the turns of its table are
+/// settled in it: one for each table.
 #[derive(Clone, Debug)]
 pub struct Ledger<J> {
     journal: J,
@@ -86,11 +106,13 @@ pub struct Effects {
     pub(crate) records: Vec<Record>,
     pub(crate) replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
+    pub(crate) last_event: u64,
 }
 
 impl Effects {
     pub(crate) fn new(call: CallId) -> Effects {
-        Effects { call, records: Vec::new(), replies: Vec::new(), events: Vec::new() }
+        let (records, replies, events) = (Vec::new(), Vec::new(), Vec::new());
+        Effects { call, records, replies, events, last_event: 0 }
     }
 
     /// The number of the command: replies to it carry the same one, in this turn or a later one.
@@ -101,6 +123,12 @@ impl Effects {
     /// What must be written.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// The number of the table's last event by the end of this turn, for the next
+    /// [`crate::Reign`]: it is written with the records.
+    pub fn last_event(&self) -> u64 {
+        self.last_event
     }
 
     /// Writes the records, and only then gives the rest away.
@@ -132,6 +160,49 @@ impl Effects {
         }
         ledger.settled = last;
         Ok(turns.into_iter().map(Effects::open).collect())
+    }
+
+    /// Writes the turns of many tables in one step. A table whose turns could not be written, or
+    /// are not the next ones, stays silent; the others are not disturbed.
+    pub fn settle_groups<K, J: GroupJournal<K>>(
+        groups: Vec<(&mut Ledger<K>, Vec<Effects>)>,
+        journal: &mut J,
+    ) -> Vec<Result<Vec<Settled>, NotSettled<J::Error>>> {
+        let in_order: Vec<Result<(), NotSettled<J::Error>>> = groups
+            .iter()
+            .map(|(ledger, turns)| {
+                let mut last = ledger.settled;
+                turns.iter().try_for_each(|turn| {
+                    turn.is_next(last)?;
+                    last = turn.call;
+                    Ok(())
+                })
+            })
+            .collect();
+        let to_write: Vec<Group<'_, K>> = groups
+            .iter()
+            .zip(&in_order)
+            .filter(|(_, in_order)| in_order.is_ok())
+            .map(|((ledger, turns), _)| Group { table: &ledger.journal, turns })
+            .collect();
+        let mut written = journal.append_groups(&to_write).into_iter();
+        let outcomes: Vec<_> =
+            in_order.into_iter().map(|in_order| in_order.map(|()| written.next())).collect();
+        let settle = |((ledger, turns), outcome): ((&mut Ledger<K>, Vec<Effects>), _)| match outcome
+        {
+            Err(refused) => Err(refused),
+            Ok(Some(Err(error))) => Err(NotSettled::Journal(error)),
+            // A journal that says nothing of a group has not written it.
+            Ok(None) => {
+                let expected = CallId(ledger.settled.0 + 1);
+                Err(NotSettled::OutOfOrder { expected, found: expected })
+            }
+            Ok(Some(Ok(()))) => {
+                ledger.settled = turns.last().map_or(ledger.settled, |turn| turn.call);
+                Ok(turns.into_iter().map(Effects::open).collect())
+            }
+        };
+        groups.into_iter().zip(outcomes).map(settle).collect()
     }
 
     fn is_next<E>(&self, settled: CallId) -> Result<(), NotSettled<E>> {
@@ -253,5 +324,62 @@ mod tests {
         let mut ledger = Ledger::new(Full(0));
         let refused = Effects::settle_all(turns(3), &mut ledger).unwrap_err();
         assert_eq!(refused, NotSettled::Journal("disk full"));
+    }
+
+    /// Keeps the turns of each table, unless that table is the broken one.
+    #[derive(Default)]
+    struct Shelves {
+        kept: Vec<(&'static str, usize)>,
+        broken: Option<&'static str>,
+    }
+
+    impl GroupJournal<&'static str> for Shelves {
+        type Error = &'static str;
+
+        fn append_groups(
+            &mut self,
+            groups: &[Group<'_, &'static str>],
+        ) -> Vec<Result<(), &'static str>> {
+            let keep = |group: &Group<'_, &'static str>| match self.broken == Some(*group.table) {
+                true => Err("broken"),
+                false => {
+                    self.kept.push((*group.table, group.turns.len()));
+                    Ok(())
+                }
+            };
+            groups.iter().map(keep).collect()
+        }
+    }
+
+    #[test]
+    fn one_table_that_fails_in_a_group_does_not_silence_the_others() {
+        let (mut a, mut b, mut c) = (Ledger::new("a"), Ledger::new("b"), Ledger::new("c"));
+        let mut journal = Shelves { broken: Some("b"), ..Shelves::default() };
+        let too_late = turns(2).split_off(1);
+        let groups = vec![(&mut a, turns(2)), (&mut b, turns(1)), (&mut c, too_late)];
+        let outcomes = Effects::settle_groups(groups, &mut journal);
+        assert_eq!(outcomes[0].as_ref().map(Vec::len).ok(), Some(2));
+        assert_eq!(*outcomes[1].as_ref().unwrap_err(), NotSettled::Journal("broken"));
+        assert!(matches!(outcomes[2], Err(NotSettled::OutOfOrder { .. })));
+        assert_eq!(journal.kept, [("a", 2)]);
+        // What was not settled may be offered again, what was may not.
+        journal.broken = None;
+        let groups = vec![(&mut a, turns(2)), (&mut b, turns(1))];
+        let outcomes = Effects::settle_groups(groups, &mut journal);
+        assert!(outcomes[0].is_err() && outcomes[1].is_ok());
+    }
+
+    #[test]
+    fn a_journal_that_says_nothing_of_a_group_has_not_written_it() {
+        struct Mute;
+        impl GroupJournal<()> for Mute {
+            type Error = &'static str;
+            fn append_groups(&mut self, _: &[Group<'_, ()>]) -> Vec<Result<(), &'static str>> {
+                Vec::new()
+            }
+        }
+        let mut ledger = Ledger::new(());
+        let outcomes = Effects::settle_groups(vec![(&mut ledger, turns(1))], &mut Mute);
+        assert!(outcomes[0].is_err());
     }
 }

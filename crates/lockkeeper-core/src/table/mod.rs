@@ -103,6 +103,7 @@ impl LockTable {
         self.turn = Effects::new(call);
         self.end_what_is_due();
         self.decide(call, command.into());
+        self.turn.last_event = self.events;
         std::mem::replace(&mut self.turn, Effects::new(call))
     }
 

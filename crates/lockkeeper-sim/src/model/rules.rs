@@ -5,6 +5,7 @@ use lockkeeper_core::{
     Candidate, LeastWork, Limits, LockMode, LowestPriority, Requester, Resource, SessionId,
     TableConfig, VictimPolicy, Work, Youngest,
 };
+use std::sync::Arc;
 use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
 
 /// Which of the built-in orders a project uses.
@@ -23,12 +24,12 @@ impl Policy {
         [Policy::LeastWork, Policy::Youngest, Policy::LowestPriority, Policy::Requester];
 
     /// The core's own implementation, for the table.
-    pub fn for_table(self) -> Box<dyn VictimPolicy> {
+    pub fn for_table(self) -> Arc<dyn VictimPolicy> {
         match self {
-            Policy::LeastWork => Box::new(LeastWork),
-            Policy::Youngest => Box::new(Youngest),
-            Policy::LowestPriority => Box::new(LowestPriority),
-            Policy::Requester => Box::new(Requester),
+            Policy::LeastWork => Arc::new(LeastWork),
+            Policy::Youngest => Arc::new(Youngest),
+            Policy::LowestPriority => Arc::new(LowestPriority),
+            Policy::Requester => Arc::new(Requester),
         }
     }
 
