@@ -48,7 +48,7 @@ impl Keeper {
 
     fn release(&mut self, session: SessionId, grant: &Grant) {
         let by = Credential::Session(session);
-        let replies = self.turn(Release { by, lock: grant.lock, request_id: None });
+        let replies = self.turn(Release { by, lock: grant.lock, share: None, request_id: None });
         assert!(matches!(replies[0].outcome, Ok(Answer::Released { remaining: 0, .. })));
     }
 }

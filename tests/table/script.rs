@@ -191,7 +191,8 @@ impl Player {
             }
             .into(),
             "release" => {
-                Release { by, lock: lock(words[2]), request_id: flags.request_id() }.into()
+                Release { by, lock: lock(words[2]), share: None, request_id: flags.request_id() }
+                    .into()
             }
             "renew" => Renew {
                 by,

@@ -24,6 +24,11 @@ pub enum Command {
     ForceUnlock(ForceUnlock),
     ReleaseAll(ReleaseAll),
     DeclareCapacity(DeclareCapacity),
+    ClaimTasks(ClaimTasks),
+    FinishTask(FinishTask),
+    ReopenTask(ReopenTask),
+    ForgetTask(ForgetTask),
+    Resume(Resume),
     /// Time passed, nothing else.
     Tick,
 }
@@ -190,6 +195,9 @@ pub struct Release {
     pub by: Credential,
     /// Which hold.
     pub lock: LockId,
+    /// Which acquire of a counted hold is taken back; `None` is the latest that is left. An
+    /// acquire that was taken back already is not taken back again.
+    pub share: Option<TicketId>,
     /// Makes asking again a no-op.
     pub request_id: Option<RequestId>,
 }
@@ -278,6 +286,69 @@ pub struct DeclareCapacity {
     pub capacity: Option<u32>,
 }
 
+/// Claims tasks for an agent, all or nothing, now or never. A claim is an exclusive hold of the
+/// task's resource; the task keeps a version, which moves when it is claimed, given back, lost,
+/// completed or reopened.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClaimTasks {
+    /// Who claims.
+    pub session: SessionId,
+    /// Which tasks; a task nobody has heard of begins at version 0, open.
+    pub claims: Vec<TaskClaim>,
+    /// `lease`, `reason`, `metadata` and `request_id` count.
+    pub options: AskOptions,
+}
+
+/// One task of a claim.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskClaim {
+    /// Which: a resource of the type `task`.
+    pub task: Resource,
+    /// The version the claimer has seen; another one is a conflict.
+    pub expect_version: Option<u64>,
+}
+
+/// Ends the claim of a task: given back, or completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FinishTask {
+    /// Who says so.
+    pub by: Credential,
+    /// Which hold.
+    pub lock: LockId,
+    /// Whether the task is done; if not, it is open again.
+    pub done: bool,
+    /// The version the caller has seen; another one is a conflict.
+    pub expect_version: Option<u64>,
+    /// Makes asking again a no-op.
+    pub request_id: Option<RequestId>,
+}
+
+/// Opens a task that was done.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ReopenTask {
+    /// Which.
+    pub task: Resource,
+    /// The version the caller has seen; another one is a conflict.
+    pub expect_version: Option<u64>,
+}
+
+/// Forgets a task that nobody has claimed; should it be claimed again, it begins at version 0.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ForgetTask {
+    /// Which.
+    pub task: Resource,
+}
+
+/// The first command of a table that was rebuilt: whatever happened while nobody was there, no
+/// lease ends for it. Every hold gets its full lease again, every ticket its full time to be
+/// polled, every idle session its full time to come back; then the queues are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Resume {
+    /// Whether the attached sessions died with the process that held their connections; they end,
+    /// with [`EndCause::OwnerDied`].
+    pub orphaned: bool,
+}
+
 macro_rules! into_command {
     ($($verb:ident),*) => {
         $(impl From<$verb> for Command {
@@ -303,5 +374,10 @@ into_command!(
     WithdrawWait,
     ForceUnlock,
     ReleaseAll,
-    DeclareCapacity
+    DeclareCapacity,
+    ClaimTasks,
+    FinishTask,
+    ReopenTask,
+    ForgetTask,
+    Resume
 );

@@ -60,6 +60,8 @@ pub struct Limits {
     pub capacities_max: usize,
     /// Slots of one such resource.
     pub slots_max: u32,
+    /// Tasks that are remembered.
+    pub tasks_max: usize,
     /// The longest lease; a longer one is cut to it.
     pub lease_max: Duration,
     /// The longest wait; a longer one is cut to it.
@@ -80,6 +82,7 @@ impl Default for Limits {
             batch_max: 1_000,
             capacities_max: 10_000,
             slots_max: 65_536,
+            tasks_max: 1_000_000,
             lease_max: Duration::from_secs(7 * 24 * 3600),
             wait_max: Duration::from_secs(7 * 24 * 3600),
             remembered_per_session: 64,

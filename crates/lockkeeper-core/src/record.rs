@@ -76,8 +76,43 @@ pub enum Fact {
     WaitWithdrawn { session: SessionId, on: SessionId },
     /// A resource has so many slots, or none any more.
     CapacityDeclared { resource: Resource, capacity: Option<u32> },
+    /// A task has another version and status; claimed, by this hold.
+    TaskMoved { task: crate::Task, lock: Option<LockId> },
+    /// A task is forgotten.
+    TaskForgotten { task: Resource },
+    /// A table was rebuilt and is in service again: every lease is as long as it was granted for,
+    /// counted from now, unless it is longer; every ticket nobody waits on must be polled until
+    /// `poll_by`, unless it need not before later.
+    Resumed { poll_by: Timestamp },
+    /// A finished request that a session remembers, so that asking again changes nothing. Told
+    /// only when a table is rebuilt from live rows: a journal tells the same by its other facts.
+    Remembered {
+        session: SessionId,
+        request_id: Option<RequestId>,
+        ticket: Option<TicketId>,
+        outcome: Outcome,
+    },
     /// A deadlock was found; what is done about it follows in facts of its own.
     DeadlockFound(Arc<DeadlockReport>),
+}
+
+/// What became of a finished request.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It got these holds.
+    Granted(Vec<LockId>),
+    /// It got this one, among others, and gave its share back.
+    GivenBack(LockId),
+    /// It changed the mode of this one.
+    Converted(LockId),
+    /// It was refused after a wait.
+    Refused(Box<crate::Refusal>),
+    /// It counted a hold down to so many.
+    Released(LockId, u32),
+    /// It moved the end of a lease.
+    Renewed(LockId, Timestamp),
 }
 
 /// A request that waits.

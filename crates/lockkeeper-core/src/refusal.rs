@@ -132,6 +132,23 @@ pub enum Refusal {
         /// The id.
         request: RequestId,
     },
+    /// Tasks that cannot be claimed, so none of the request is: each that stood in the way.
+    ClaimFailed {
+        /// Which, and why.
+        failed: Vec<FailedClaim>,
+    },
+    /// The task is at another version than the caller has seen.
+    VersionMismatch {
+        /// The task as it is.
+        task: crate::Task,
+        /// The version the caller has seen.
+        expected: u64,
+    },
+    /// The task is not in a state in which this can be done to it.
+    WrongStatus {
+        /// The task as it is.
+        task: crate::Task,
+    },
     /// The request was taken back.
     Cancelled,
     /// The call waits no longer because a newer call waits on the same ticket.
@@ -146,6 +163,31 @@ pub enum Refusal {
     },
     /// The reign has issued as many numbers as it can; a new take-over helps.
     Exhausted,
+}
+
+/// A task that could not be claimed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct FailedClaim {
+    /// The task as it is.
+    pub task: crate::Task,
+    /// Why not.
+    pub why: WhyNotClaimed,
+}
+
+/// Why a task could not be claimed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WhyNotClaimed {
+    /// Somebody has it, or waits for it.
+    Held(Box<Obstacle>),
+    /// It is done.
+    Done,
+    /// It is at another version than this one, which the claimer has seen.
+    VersionMismatch {
+        /// That one.
+        expected: u64,
+    },
 }
 
 /// What a table bounds.
@@ -167,6 +209,8 @@ pub enum Limit {
     Capacities,
     /// Slots of one resource.
     Slots,
+    /// Tasks that are remembered.
+    Tasks,
 }
 
 /// What is not known.
@@ -184,6 +228,8 @@ pub enum Subject {
     DeclaredWait,
     /// A resource that nobody holds.
     Resource(Resource),
+    /// A task.
+    Task(Resource),
 }
 
 impl Refusal {
@@ -208,6 +254,9 @@ impl Refusal {
             Refusal::EmptyBatch => "empty_batch",
             Refusal::Revoking { .. } => "revoking",
             Refusal::RequestIdReused { .. } => "request_id_reused",
+            Refusal::ClaimFailed { .. } => "claim_failed",
+            Refusal::VersionMismatch { .. } => "version_mismatch",
+            Refusal::WrongStatus { .. } => "wrong_status",
             Refusal::Cancelled => "cancelled",
             Refusal::Superseded { .. } => "superseded",
             Refusal::Abandoned { .. } => "abandoned",
@@ -313,6 +362,7 @@ impl fmt::Display for Refusal {
                     Limit::TextBytes => "bytes in a name, reason or metadata",
                     Limit::Capacities => "resources with a capacity",
                     Limit::Slots => "slots of one resource",
+                    Limit::Tasks => "remembered tasks",
                 };
                 write!(f, "the limit of {max} {what} is reached")
             }
@@ -336,6 +386,7 @@ impl fmt::Display for Refusal {
                 Subject::Session(session) => write!(f, "there is no session {session}"),
                 Subject::DeclaredWait => f.write_str("that wait was not declared"),
                 Subject::Resource(resource) => write!(f, "nobody holds {resource}"),
+                Subject::Task(task) => write!(f, "there is no {task}"),
             },
             Refusal::WrongMode { resource, mode, capacity: None } => {
                 write!(f, "{resource} has no capacity, so {mode} cannot be had: declare one first")
@@ -359,6 +410,31 @@ impl fmt::Display for Refusal {
             }
             Refusal::RequestIdReused { request } => {
                 write!(f, "request id {request} was used for something else: take a new one")
+            }
+            Refusal::ClaimFailed { failed } => {
+                f.write_str("nothing is claimed:")?;
+                for (at, one) in failed.iter().enumerate() {
+                    write!(f, "{} {}", if at == 0 { "" } else { ";" }, one.task.resource)?;
+                    match &one.why {
+                        WhyNotClaimed::Held(obstacle) => match obstacle.holders.first() {
+                            Some(holder) => write!(f, " is claimed by {}", holder.agent)?,
+                            None => f.write_str(" is promised to an earlier waiter")?,
+                        },
+                        WhyNotClaimed::Done => f.write_str(" is done")?,
+                        WhyNotClaimed::VersionMismatch { expected } => {
+                            write!(f, " is at version {}, not {expected}", one.task.version)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Refusal::VersionMismatch { task, expected } => write!(
+                f,
+                "{} is at version {}, not {expected}: look at it again",
+                task.resource, task.version
+            ),
+            Refusal::WrongStatus { task } => {
+                write!(f, "{} is {}", task.resource, task.status)
             }
             Refusal::Cancelled => f.write_str("the request was taken back"),
             Refusal::Superseded { ticket } => {

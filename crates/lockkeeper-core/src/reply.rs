@@ -85,8 +85,34 @@ pub enum Answer {
         /// So many slots.
         capacity: Option<u32>,
     },
+    /// The tasks are claimed, in the order of the request.
+    TasksClaimed(Vec<ClaimedTask>),
+    /// The task has moved.
+    TaskMoved(crate::Task),
+    /// The task is forgotten.
+    TaskForgotten,
+    /// The rebuilt table is in service.
+    Resumed {
+        /// How many holds came back.
+        holds: usize,
+        /// How many waits came back.
+        tickets: usize,
+        /// How many attached sessions had died.
+        ended: usize,
+        /// How many holds those had.
+        released: usize,
+    },
     /// Time has passed.
     Ticked,
+}
+
+/// A task and the hold that is its claim.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClaimedTask {
+    /// The task, with its new version.
+    pub task: crate::Task,
+    /// The claim.
+    pub grant: Grant,
 }
 
 /// A lock that is held: what a guard is made of.

@@ -32,7 +32,7 @@ fn another_sessions_lock_is_not_mine_to_end() {
     let Ok(Answer::Granted(grants)) = told(&mut table, ask) else { panic!() };
     let lock = grants[0].lock;
     let by = Credential::Session(bob);
-    let release = Release { by, lock, request_id: None };
+    let release = Release { by, lock, share: None, request_id: None };
     assert!(matches!(told(&mut table, release), Err(Refusal::NotHolder { holder: Some(_), .. })));
     let renew = Renew { by, lock, lease: None, shorten: false, request_id: None };
     assert!(matches!(told(&mut table, renew), Err(Refusal::NotHolder { .. })));

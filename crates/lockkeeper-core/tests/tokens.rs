@@ -60,7 +60,8 @@ impl World {
             panic!("{:?}", settled.replies());
         };
         let by = Credential::Session(session);
-        let settled = self.turn(Release { by, lock: grants[0].lock, request_id: None });
+        let settled =
+            self.turn(Release { by, lock: grants[0].lock, share: None, request_id: None });
         assert!(matches!(settled.replies()[0].outcome, Ok(Answer::Released { remaining: 0, .. })));
         grants[0].token
     }

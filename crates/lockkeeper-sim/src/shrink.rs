@@ -261,11 +261,7 @@ impl Names {
                 session(&mut withdraw.session);
                 session(&mut withdraw.on);
             }
-            Command::OpenSession(_)
-            | Command::ForceUnlock(_)
-            | Command::ReleaseAll(_)
-            | Command::DeclareCapacity(_)
-            | Command::Tick => {}
+            _ => {}
         }
         command
     }

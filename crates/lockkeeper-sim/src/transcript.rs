@@ -134,6 +134,7 @@ impl Transcript {
                 format!("{} has capacity {:?}", declare.resource, declare.capacity)
             }
             Command::Tick => "time passes".to_owned(),
+            other => format!("{other:?}"),
         }
     }
 

@@ -86,7 +86,7 @@ fn shared(session: SessionId, key: &str) -> Acquire {
 }
 
 fn release(session: SessionId, lock: LockId) -> Release {
-    Release { by: Credential::Session(session), lock, request_id: None }
+    Release { by: Credential::Session(session), lock, share: None, request_id: None }
 }
 
 fn granted(records: &[Record]) -> LockId {

@@ -135,7 +135,7 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
             let target = CancelTarget::Request(RequestId::new(u128::from(what % 16)));
             Cancel { session, target }.into()
         }
-        18..=21 => Release { by, lock, request_id }.into(),
+        18..=21 => Release { by, lock, share: None, request_id }.into(),
         22 => {
             let lease = options(how, who).lease;
             Renew { by, lock, lease, shorten: how % 2 == 0, request_id }.into()
@@ -281,7 +281,7 @@ fn garbage(known: &Known, small: Small, raw: [u64; 3], text: &str) -> Command {
         }
         5 => Wait { session, ticket, slice: span }.into(),
         6 => Cancel { session, target: CancelTarget::Ticket(ticket) }.into(),
-        7 => Release { by, lock, request_id }.into(),
+        7 => Release { by, lock, share: None, request_id }.into(),
         8 => Renew { by, lock, lease: span, shorten: how % 2 == 0, request_id }.into(),
         9 => Upgrade { session, lock, options }.into(),
         10 => Downgrade { session, lock, mode, request_id }.into(),

@@ -65,7 +65,7 @@ impl Scene {
     /// Gives a hold back; the hold that somebody else got for it in the same turn.
     pub(crate) fn release(&mut self, session: SessionId, lock: LockId) -> Option<LockId> {
         let by = Credential::Session(session);
-        let settled = self.apply(Release { by, lock, request_id: None });
+        let settled = self.apply(Release { by, lock, share: None, request_id: None });
         settled.replies().iter().find_map(|reply| match &reply.outcome {
             Ok(Answer::Granted(grants)) => Some(grants[0].lock),
             _ => None,

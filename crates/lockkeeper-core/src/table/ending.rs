@@ -3,14 +3,11 @@
 //! Everything that ends frees something, so everything here ends in a rescan. What frees several
 //! things frees them all before the first of them is handed over.
 
-use super::{
-    LockTable,
-    memory::{Outcome, Verb},
-};
+use super::{LockTable, memory::Verb};
 use crate::{
     Answer, Cancel, CancelTarget, Credential, EndCause, EndSession, Fact, ForceUnlock, LeaveCause,
-    LockId, Refusal, Release, ReleaseAll, ReleaseCause, RequestId, Resource, SessionId, Subject,
-    TicketId,
+    LockId, Outcome, Refusal, Release, ReleaseAll, ReleaseCause, RequestId, Resource, SessionId,
+    Subject, TicketId,
     places::{HoldAt, SessionAt, TicketAt},
 };
 

@@ -4,7 +4,7 @@
 //! that lives for a minute.
 
 use super::state::State;
-use crate::{LockId, Refusal, RequestId, TicketId, Timestamp, places::SessionAt};
+use crate::{LockId, Outcome, RequestId, TicketId, places::SessionAt};
 
 /// A finished request, so that asking again changes nothing.
 #[derive(Debug)]
@@ -22,22 +22,6 @@ pub(super) enum Verb {
     Release,
     Renew,
     Downgrade,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// It got these holds.
-    Granted(Vec<LockId>),
-    /// It got this one, among others, and gave its share back.
-    GivenBack(LockId),
-    /// It changed the mode of this one.
-    Converted(LockId),
-    /// It was refused after a wait.
-    Refused(Box<Refusal>),
-    /// It counted a hold down to so many.
-    Released(LockId, u32),
-    /// It moved the end of a lease.
-    Renewed(LockId, Timestamp),
 }
 
 impl Outcome {

@@ -146,6 +146,9 @@ impl LockTable {
             Command::ForceUnlock(force) => self.force_unlock(force),
             Command::ReleaseAll(release) => self.release_all(&release),
             Command::DeclareCapacity(declare) => self.declare_capacity(declare),
+            Command::ClaimTasks(_) | Command::FinishTask(_) => Err(Refusal::EmptyBatch),
+            Command::ReopenTask(_) | Command::ForgetTask(_) => Err(Refusal::EmptyBatch),
+            Command::Resume(_) => Err(Refusal::EmptyBatch),
             Command::Tick => Ok(Answer::Ticked),
         };
         self.reply(call, outcome);

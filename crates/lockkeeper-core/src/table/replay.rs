@@ -4,10 +4,10 @@
 //! and this crate does not panic.
 
 use super::state::{Entry, Hold, Issued, Session, State, Ticket, Want};
-use super::{deadlines::Due, memory::Outcome, queue::Queuer};
+use super::{deadlines::Due, queue::Queuer};
 use crate::{
-    Fact, Granted, LeaveCause, LockId, LockMode, Queued, Record, Resource, SessionId, TicketId,
-    Timestamp, Token,
+    Fact, Granted, LeaveCause, LockId, LockMode, Outcome, Queued, Record, Resource, SessionId,
+    TicketId, Timestamp, Token,
     mode::{Class, ClassSet},
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
@@ -117,6 +117,8 @@ impl State {
                 self.settle_session(to, at);
             }
             Fact::CapacityDeclared { resource, capacity } => self.declare(resource, *capacity),
+            Fact::TaskMoved { .. } | Fact::TaskForgotten { .. } => {}
+            Fact::Resumed { .. } | Fact::Remembered { .. } => {}
             Fact::DeadlockFound(report) => {
                 let Some(victim) = self.session(report.victim) else { return };
                 let victim = &mut self.sessions[victim];

@@ -1,14 +1,9 @@
 //! What a repeated request is told: what became of the first one, and nothing happens again.
 
-use super::{
-    LockTable,
-    deadlines::Due,
-    memory::{Outcome, Verb},
-    state::State,
-};
+use super::{LockTable, deadlines::Due, memory::Verb, state::State};
 use crate::{
-    Answer, AskOptions, CallId, Fact, Refusal, RequestId, SessionId, Subject, TicketId, Timestamp,
-    Wait,
+    Answer, AskOptions, CallId, Fact, Outcome, Refusal, RequestId, SessionId, Subject, TicketId,
+    Timestamp, Wait,
     places::{SessionAt, TicketAt},
     time::millis,
 };

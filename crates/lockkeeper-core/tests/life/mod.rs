@@ -61,7 +61,9 @@ impl Known {
                 let wants = vec![(name(which), mode(who)), (name(which / 4), mode(which))];
                 AcquireAll { session: me, wants, options }.into()
             }
-            6 => Release { by: Credential::Session(me), lock, request_id: None }.into(),
+            6 => {
+                Release { by: Credential::Session(me), lock, share: None, request_id: None }.into()
+            }
             7 => Upgrade { session: me, lock, options }.into(),
             8 => Downgrade { session: me, lock, mode: mode(which), request_id: None }.into(),
             9 => DeclareWait { session: me, on: other }.into(),

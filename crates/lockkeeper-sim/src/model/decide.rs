@@ -45,6 +45,7 @@ impl Walk<'_> {
             Command::ReleaseAll(release) => self.release_all(release),
             Command::DeclareCapacity(declare) => self.capacity(declare),
             Command::Tick => said(Answer::Ticked),
+            _ => refused("empty_batch"),
         };
         if let Some(expect) = due {
             self.replies.insert(self.call, expect);

@@ -99,7 +99,7 @@ impl Agent {
         if let Some(grant) = self.holds.last() {
             let lock = grant.lock;
             let by = Credential::Session(session);
-            return Some(Release { by, lock, request_id: None }.into());
+            return Some(Release { by, lock, share: None, request_id: None }.into());
         }
         let ticket = self.tickets.pop()?;
         Some(Wait { session, ticket, slice: None }.into())
@@ -159,7 +159,7 @@ impl Agent {
         };
         let (lock, request_id) = (grant.lock, None);
         Some(match rng.random_range(0..5) {
-            0..=1 => Release { by, lock, request_id }.into(),
+            0..=1 => Release { by, lock, share: None, request_id }.into(),
             2 => Renew { by, lock, lease: None, shorten: false, request_id }.into(),
             3 => Cancel { session, target: CancelTarget::Ticket(grant.ticket) }.into(),
             _ => Downgrade { session, lock, mode: LockMode::Shared, request_id }.into(),
@@ -224,7 +224,7 @@ impl Agent {
             false => Credential::Session(session),
         };
         let request_id = self.request_id(rng, 0.2);
-        let command = Release { by, lock, request_id }.into();
+        let command = Release { by, lock, share: None, request_id }.into();
         self.note(&command);
         Some(command)
     }

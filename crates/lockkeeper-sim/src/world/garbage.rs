@@ -80,10 +80,10 @@ pub(crate) fn garbage(rng: &mut SmallRng, places: &Places, sessions: &[SessionId
             let target = CancelTarget::Request(RequestId::new(rng.random_range(0..4)));
             Cancel { session, target }.into()
         }
-        8 => Release { by: Credential::Session(session), lock, request_id }.into(),
+        8 => Release { by: Credential::Session(session), lock, share: None, request_id }.into(),
         9 => {
             let by = Credential::Token(Token::from_u64(rng.random_range(0..99)));
-            Release { by, lock, request_id }.into()
+            Release { by, lock, share: None, request_id }.into()
         }
         10 => Upgrade { session, lock, options }.into(),
         11 => Downgrade { session, lock, mode: LockMode::Permit(0), request_id }.into(),
