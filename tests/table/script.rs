@@ -190,10 +190,13 @@ impl Player {
                 options: flags.options(),
             }
             .into(),
-            "release" => {
-                Release { by, lock: lock(words[2]), share: None, request_id: flags.request_id() }
-                    .into()
+            "release" => Release {
+                by,
+                lock: lock(words[2]),
+                share: flags.get("--share").map(ticket),
+                request_id: flags.request_id(),
             }
+            .into(),
             "renew" => Renew {
                 by,
                 lock: lock(words[2]),
@@ -362,7 +365,7 @@ fn grant(grant: &Grant) -> String {
         text.push_str(&format!(" slots {:?}", grant.slots));
     }
     if grant.count > 1 {
-        text.push_str(&format!(" x{}", grant.count));
+        text.push_str(&format!(" x{} by t{}", grant.count, grant.ticket.counter()));
     }
     text
 }

@@ -50,7 +50,8 @@ pub enum Fact {
         request_id: Option<RequestId>,
     },
     /// A hold is counted down, or (`remaining` 0) over. `share` is the request whose acquire is
-    /// taken back, where one was named: it cannot be taken back twice.
+    /// taken back, which cannot be taken back twice; none when the hold ends as a whole, however
+    /// often it is counted.
     Released {
         lock: LockId,
         remaining: u32,
@@ -103,8 +104,6 @@ pub enum Fact {
 pub enum Outcome {
     /// It got these holds.
     Granted(Vec<LockId>),
-    /// It got this one, among others, and gave its share back.
-    GivenBack(LockId),
     /// It changed the mode of this one.
     Converted(LockId),
     /// It was refused after a wait.

@@ -239,6 +239,7 @@ impl Names {
             }
             Command::Release(release) => {
                 release.by = self.by(release.by, release.lock, origins);
+                release.share = release.share.map(|share| self.ticket(share, origins));
                 lock(&mut release.lock);
             }
             Command::Renew(renew) => {

@@ -107,7 +107,9 @@ impl Transcript {
                 }
             },
             Command::Release(release) => {
-                format!("{} releases {}", self.bearer(release.by), self.what(release.lock))
+                let share = release.share.map(|share| format!("share {share} of "));
+                let (who, what) = (self.bearer(release.by), self.what(release.lock));
+                format!("{who} releases {}{what}", share.unwrap_or_default())
             }
             Command::Renew(renew) => format!(
                 "{} renews {} for {:?}",

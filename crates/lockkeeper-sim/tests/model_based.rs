@@ -29,7 +29,9 @@ impl Known {
             match &record.fact {
                 Fact::SessionOpened { session, .. } => self.sessions.push(*session),
                 Fact::Queued(queued) => self.tickets.push((queued.session, queued.ticket)),
+                Fact::Reentered { ticket, session, .. } => self.tickets.push((*session, *ticket)),
                 Fact::Granted(granted) => {
+                    self.tickets.push((granted.session, granted.ticket));
                     self.holds.push((granted.session, granted.lock, granted.token));
                 }
                 _ => {}
@@ -135,7 +137,10 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
             let target = CancelTarget::Request(RequestId::new(u128::from(what % 16)));
             Cancel { session, target }.into()
         }
-        18..=21 => Release { by, lock, share: None, request_id }.into(),
+        18..=21 => {
+            let share = (how % 3 == 0).then_some(known.ticket(who).1);
+            Release { by, lock, share, request_id }.into()
+        }
         22 => {
             let lease = options(how, who).lease;
             Renew { by, lock, lease, shorten: how % 2 == 0, request_id }.into()

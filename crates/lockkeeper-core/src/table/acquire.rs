@@ -155,7 +155,11 @@ impl LockTable {
                 return Err(Refusal::Revoking { lock: hold.id, until });
             }
             return match reentrant && hold.mode.covers(mode) {
-                true => Ok(Some(hold.id)),
+                true => {
+                    let limit = self.config.limits.holds_per_session_max;
+                    self.within(Limit::HoldsPerSession, hold.shares.len() + 1, limit)?;
+                    Ok(Some(hold.id))
+                }
                 false => Err(Refusal::AlreadyHeld { holder: Box::new(self.state.holder(at)) }),
             };
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Fact, Grant, Granted, Holder, LeaveCause, LockId, LockMode, LockNews, News, Obstacle, Refusal,
-    ReleaseCause, Resource, Timestamp, WaitNews,
+    ReleaseCause, Resource, TicketId, Timestamp, WaitNews,
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
 
@@ -41,17 +41,19 @@ impl State {
             token: hold.token,
             slots: hold.slots.clone(),
             expires_at: hold.expires_at,
-            count: hold.count,
+            count: hold.count(),
             wait_ms: hold.wait_ms,
         }
     }
 
-    /// The grants of these holds, in the order of their resources.
-    pub(super) fn grants(&self, locks: &[LockId]) -> Vec<Grant> {
+    /// What a request was granted, in the order of resources: its own ticket, also on a hold that
+    /// an earlier one began.
+    pub(super) fn grants(&self, ticket: Option<TicketId>, locks: &[LockId]) -> Vec<Grant> {
         let mut grants: Vec<Grant> = locks
             .iter()
             .filter_map(|&lock| self.hold(lock))
             .map(|hold| self.grant_of(hold))
+            .map(|grant| Grant { ticket: ticket.unwrap_or(grant.ticket), ..grant })
             .collect();
         grants.sort_by(|a, b| a.resource.cmp(&b.resource));
         grants

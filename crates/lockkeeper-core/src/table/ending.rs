@@ -18,11 +18,18 @@ impl LockTable {
         {
             return answer;
         }
-        let hold = self.authorize(release.by, release.lock)?;
+        let lock = release.lock;
+        let hold = self.authorize(release.by, lock)?;
+        let shares = &self.state.holds[hold].shares;
+        let gone = Refusal::NotHolder { lock, holder: None };
+        let share = release.share.or(shares.last().copied()).ok_or(gone.clone())?;
+        if release.share.is_some() && !self.state.holds[hold].has_share(share) {
+            return Err(gone);
+        }
         let request_id = release.by.remembers(release.request_id);
-        let (remaining, freed) = self.count_down(hold, ReleaseCause::Released, None, request_id);
+        let (remaining, freed) = self.count_down(hold, ReleaseCause::Released, share, request_id);
         self.rescan(freed);
-        Ok(Answer::Released { lock: release.lock, remaining })
+        Ok(Answer::Released { lock, remaining })
     }
 
     pub(super) fn cancel(&mut self, cancel: Cancel) -> Result<Answer, Refusal> {
@@ -32,17 +39,13 @@ impl LockTable {
             self.rescan(freed);
             return Ok(Answer::Cancelled { released: 0, was_waiting: true });
         }
-        let (share, locks) = self.granted_request(at, cancel.target)?;
+        let shares = self.granted_request(at, cancel.target)?;
         let mut freed = Vec::new();
-        let mut released = 0;
-        for lock in locks {
-            if let Some(hold) = self.state.hold(lock) {
-                freed.extend(self.count_down(hold, ReleaseCause::Cancelled, share, None).1);
-                released += 1;
-            }
+        for &(share, hold) in &shares {
+            freed.extend(self.count_down(hold, ReleaseCause::Cancelled, share, None).1);
         }
         self.rescan(freed);
-        Ok(Answer::Cancelled { released, was_waiting: false })
+        Ok(Answer::Cancelled { released: shares.len(), was_waiting: false })
     }
 
     pub(super) fn end_session(&mut self, end: EndSession) -> Result<Answer, Refusal> {
@@ -213,14 +216,14 @@ impl LockTable {
         &mut self,
         at: HoldAt,
         cause: ReleaseCause,
-        share: Option<TicketId>,
+        share: TicketId,
         request_id: Option<RequestId>,
     ) -> (u32, Vec<Resource>) {
-        let (lock, count) = (self.state.holds[at].id, self.state.holds[at].count);
-        if count <= 1 {
+        let (lock, share) = (self.state.holds[at].id, Some(share));
+        let remaining = self.state.holds[at].count().saturating_sub(1);
+        if remaining == 0 {
             return (0, self.finish_hold(at, cause, share, request_id));
         }
-        let remaining = count - 1;
         self.record(Fact::Released { lock, remaining, cause, share, request_id });
         (remaining, Vec::new())
     }
@@ -262,34 +265,37 @@ impl LockTable {
         }
     }
 
-    /// What a request got that waits no longer, and its ticket.
+    /// The holds of which a request that waits no longer still has its share. The memory tells
+    /// which they were; when it has forgotten, the holds themselves do.
     fn granted_request(
         &self,
         at: SessionAt,
         target: CancelTarget,
-    ) -> Result<(Option<TicketId>, Vec<LockId>), Refusal> {
+    ) -> Result<Vec<(TicketId, HoldAt)>, Refusal> {
         let session = &self.state.sessions[at];
         let known = session.memory.iter().rev().find(|one| match target {
             CancelTarget::Ticket(ticket) => one.ticket == Some(ticket),
             CancelTarget::Request(request) => one.request_id == Some(request),
         });
         match (known, target) {
-            (Some(one), _) => match &one.outcome {
-                Outcome::Granted(locks) => Ok((one.ticket, locks.clone())),
-                _ => Ok((None, Vec::new())),
+            (Some(one), _) => match (&one.outcome, one.ticket) {
+                (Outcome::Granted(locks), Some(ticket)) => Ok(locks
+                    .iter()
+                    .filter_map(|&lock| Some((ticket, self.state.share_of(one.ticket, lock)?)))
+                    .collect()),
+                _ => Ok(Vec::new()),
             },
             (None, CancelTarget::Ticket(ticket)) => {
-                let mut locks: Vec<LockId> = session
+                let mut shares: Vec<(LockId, HoldAt)> = session
                     .holds
                     .iter()
-                    .map(|&hold| &self.state.holds[hold])
-                    .filter(|hold| hold.ticket == ticket && !hold.outlives_its_ticket)
-                    .map(|hold| hold.id)
+                    .map(|&hold| (self.state.holds[hold].id, hold))
+                    .filter(|&(_, hold)| self.state.holds[hold].has_share(ticket))
                     .collect();
-                locks.sort_unstable();
-                match locks.is_empty() {
+                shares.sort_unstable();
+                match shares.is_empty() {
                     true => Err(Refusal::Unknown(Subject::Ticket(ticket))),
-                    false => Ok((Some(ticket), locks)),
+                    false => Ok(shares.into_iter().map(|(_, hold)| (ticket, hold)).collect()),
                 }
             }
             (None, CancelTarget::Request(request)) => {

@@ -28,7 +28,7 @@ impl Outcome {
     /// Whether a request of this kind can have ended like this.
     pub(super) fn is_of(&self, verb: Verb) -> bool {
         match self {
-            Outcome::Granted(_) | Outcome::GivenBack(_) => verb == Verb::Acquire,
+            Outcome::Granted(_) => verb == Verb::Acquire,
             Outcome::Converted(_) => matches!(verb, Verb::Upgrade | Verb::Downgrade),
             Outcome::Refused(_) => matches!(verb, Verb::Acquire | Verb::Upgrade),
             Outcome::Released(..) => verb == Verb::Release,
@@ -75,18 +75,6 @@ impl State {
         memory.push_back(Remembered { request_id, ticket, outcome });
         while memory.len() > self.remembered_max {
             memory.pop_front();
-        }
-    }
-
-    /// One request has taken its share of a hold back; it has no other.
-    pub(super) fn give_back(&mut self, lock: LockId, share: TicketId) {
-        let Some(hold) = self.hold(lock) else { return };
-        let hold = &mut self.holds[hold];
-        hold.outlives_its_ticket |= hold.ticket == share;
-        for known in &mut self.sessions[hold.session].memory {
-            if known.ticket == Some(share) && matches!(known.outcome, Outcome::Granted(_)) {
-                known.outcome = Outcome::GivenBack(lock);
-            }
         }
     }
 }

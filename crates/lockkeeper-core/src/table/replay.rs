@@ -11,6 +11,7 @@ use crate::{
     mode::{Class, ClassSet},
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
+use smallvec::smallvec;
 use std::collections::{BTreeMap, VecDeque};
 
 impl State {
@@ -49,7 +50,9 @@ impl State {
             Fact::Reentered { ticket, lock, count, request_id, .. } => {
                 let Some(hold) = self.hold(*lock) else { return };
                 self.count_ticket(*ticket);
-                self.holds[hold].count = *count;
+                if *count == self.holds[hold].count().saturating_add(1) {
+                    self.holds[hold].shares.push(*ticket);
+                }
                 let session = self.holds[hold].session;
                 self.begin_work(session, *ticket);
                 self.sessions[session].retrying = false;
@@ -57,10 +60,7 @@ impl State {
                 self.finish_member(*ticket, None, at);
             }
             Fact::Released { lock, remaining, share, request_id, .. } => {
-                if let Some(share) = share {
-                    self.give_back(*lock, *share);
-                }
-                self.release(*lock, *remaining, *request_id, at);
+                self.release(*lock, *remaining, *share, *request_id, at);
             }
             Fact::Renewed { lock, expires_at, request_id } => {
                 let Some(hold) = self.hold(*lock) else { return };
@@ -145,7 +145,7 @@ impl State {
             self.leave(ticket, &LeaveCause::SessionEnded, at);
         }
         for hold in self.sessions[session].holds.clone() {
-            self.release(self.holds[hold].id, 0, None, at);
+            self.release(self.holds[hold].id, 0, None, None, at);
         }
         if let Some(idle_at) = self.sessions[session].idle_at {
             self.deadlines.remove(&(idle_at, Due::Idle(id)));
@@ -276,8 +276,7 @@ impl State {
             mode: granted.mode,
             token: granted.token,
             slots: granted.slots.clone(),
-            count: 1,
-            outlives_its_ticket: false,
+            shares: smallvec![granted.ticket],
             lease_ms: granted.lease_ms,
             wait_ms: granted.wait_ms,
             granted_at: at,
@@ -312,6 +311,7 @@ impl State {
         &mut self,
         lock: LockId,
         remaining: u32,
+        share: Option<TicketId>,
         request_id: Option<crate::RequestId>,
         at: Timestamp,
     ) {
@@ -321,8 +321,7 @@ impl State {
             self.remember(session, request_id, None, Outcome::Released(lock, remaining));
         }
         if remaining > 0 {
-            self.holds[hold].count = remaining;
-            return;
+            return self.take_share(hold, remaining, share);
         }
         // A journal ends what builds on the hold first; this is for one that was cut.
         for ticket in self.built_upon(hold) {
@@ -348,6 +347,21 @@ impl State {
         }
         self.forget_if_unused(entry_at);
         self.settle_session(session, at);
+    }
+
+    /// Takes one acquire out of a counted hold: the one that is named, or the latest.
+    fn take_share(&mut self, hold: HoldAt, remaining: u32, share: Option<TicketId>) {
+        let hold = &mut self.holds[hold];
+        if hold.count() != remaining.saturating_add(1) {
+            return;
+        }
+        let at = match share {
+            Some(share) => hold.shares.iter().rposition(|&one| one == share),
+            None => hold.shares.len().checked_sub(1),
+        };
+        if let Some(at) = at {
+            hold.shares.remove(at);
+        }
     }
 
     fn convert(

@@ -157,10 +157,10 @@ impl LockTable {
                 ticket: terms.ticket,
                 session,
                 lock,
-                count: self.state.holds[hold].count.saturating_add(1),
+                count: self.state.holds[hold].count().saturating_add(1),
                 request_id: terms.request_id,
             });
-            grants.push(self.state.grant_of(hold));
+            grants.push(Grant { ticket: terms.ticket, ..self.state.grant_of(hold) });
         }
         for Wanted { resource, mode, entry } in wants {
             let token = self.token_for(entry, mode)?;

@@ -1,10 +1,15 @@
 //! What a repeated request is told: what became of the first one, and nothing happens again.
 
-use super::{LockTable, deadlines::Due, memory::Verb, state::State};
+use super::{
+    LockTable,
+    deadlines::Due,
+    memory::{Remembered, Verb},
+    state::State,
+};
 use crate::{
-    Answer, AskOptions, CallId, Fact, Outcome, Refusal, RequestId, SessionId, Subject, TicketId,
-    Timestamp, Wait,
-    places::{SessionAt, TicketAt},
+    Answer, AskOptions, CallId, Fact, LockId, Outcome, Refusal, RequestId, SessionId, Subject,
+    TicketId, Timestamp, Wait,
+    places::{HoldAt, SessionAt, TicketAt},
     time::millis,
 };
 use std::time::Duration;
@@ -16,6 +21,12 @@ impl State {
             .values()
             .copied()
             .find(|&ticket| self.tickets[ticket].request_id == Some(request))
+    }
+
+    /// A hold, as long as the request still has its share of it.
+    pub(super) fn share_of(&self, ticket: Option<TicketId>, lock: LockId) -> Option<HoldAt> {
+        let hold = self.hold(lock)?;
+        ticket.is_none_or(|ticket| self.holds[hold].has_share(ticket)).then_some(hold)
     }
 }
 
@@ -30,7 +41,7 @@ impl LockTable {
                     let memory = &self.state.sessions[at].memory;
                     let known = memory.iter().rev().find(|one| one.ticket == Some(wait.ticket));
                     match known {
-                        Some(known) => self.retold(&known.outcome),
+                        Some(known) => self.retold(known),
                         None => Err(Refusal::Unknown(Subject::Ticket(wait.ticket))),
                     }
                 }
@@ -82,26 +93,26 @@ impl LockTable {
         let memory = &self.state.sessions[session].memory;
         let known = memory.iter().rev().find(|one| one.request_id == Some(request))?;
         Some(match known.outcome.is_of(verb) {
-            true => self.retold(&known.outcome),
+            true => self.retold(known),
             false => Err(Refusal::RequestIdReused { request }),
         })
     }
 
-    /// What an outcome amounts to by now.
-    fn retold(&self, outcome: &Outcome) -> Result<Answer, Refusal> {
-        match outcome {
+    /// What a finished request amounts to by now.
+    fn retold(&self, known: &Remembered) -> Result<Answer, Refusal> {
+        match &known.outcome {
             Outcome::Refused(refusal) => Err((**refusal).clone()),
             &Outcome::Released(lock, remaining) => Ok(Answer::Released { lock, remaining }),
             &Outcome::Renewed(lock, expires_at) => Ok(Answer::Renewed { lock, expires_at }),
-            &Outcome::GivenBack(lock) => Err(Refusal::NotHolder { lock, holder: None }),
             &Outcome::Converted(lock) => match self.state.hold(lock) {
                 Some(hold) => Ok(Answer::Changed(self.state.grant_of(hold))),
                 None => Err(Refusal::NotHolder { lock, holder: None }),
             },
             Outcome::Granted(locks) => {
-                match locks.iter().find(|&&lock| self.state.hold(lock).is_none()) {
+                let is_gone = |lock: &&LockId| self.state.share_of(known.ticket, **lock).is_none();
+                match locks.iter().find(is_gone) {
                     Some(&lock) => Err(Refusal::NotHolder { lock, holder: None }),
-                    None => Ok(Answer::Granted(self.state.grants(locks))),
+                    None => Ok(Answer::Granted(self.state.grants(known.ticket, locks))),
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::{
     mode::{CLASSES, Class, ClassSet},
     places::{Arena, EntryAt, HoldAt, SessionAt, TicketAt},
 };
+use smallvec::SmallVec;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -138,9 +139,8 @@ pub(super) struct Hold {
     pub(super) mode: LockMode,
     pub(super) token: Token,
     pub(super) slots: Vec<u32>,
-    pub(super) count: u32,
-    /// Whether the acquire that began it was taken back, and only later ones are left.
-    pub(super) outlives_its_ticket: bool,
+    /// The requests whose acquires it consists of, the latest last; never none.
+    pub(super) shares: SmallVec<[TicketId; 1]>,
     pub(super) lease_ms: u64,
     pub(super) wait_ms: u64,
     pub(super) granted_at: Timestamp,
@@ -256,6 +256,16 @@ impl Ticket {
 }
 
 impl Hold {
+    /// How many releases it needs.
+    pub(super) fn count(&self) -> u32 {
+        self.shares.len() as u32
+    }
+
+    pub(super) fn has_share(&self, ticket: TicketId) -> bool {
+        // Who gives something back has usually got it lately.
+        self.shares.iter().rev().any(|&share| share == ticket)
+    }
+
     /// When it ends by itself.
     pub(super) fn ends_at(&self) -> Timestamp {
         self.revoked_at.map_or(self.expires_at, |at| at.min(self.expires_at))

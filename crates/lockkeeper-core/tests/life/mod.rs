@@ -3,7 +3,7 @@
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, Command, Credential,
     DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, LockId, LockMode, OpenSession,
-    Release, Reply, RequestId, Resource, SessionId, Upgrade, WithdrawWait,
+    Release, Reply, RequestId, Resource, SessionId, TicketId, Upgrade, WithdrawWait,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -17,6 +17,7 @@ pub(crate) struct Known {
     pub(crate) now: u64,
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) locks: Vec<LockId>,
+    pub(crate) tickets: Vec<TicketId>,
 }
 
 /// What, who, which.
@@ -62,7 +63,9 @@ impl Known {
                 AcquireAll { session: me, wants, options }.into()
             }
             6 => {
-                Release { by: Credential::Session(me), lock, share: None, request_id: None }.into()
+                let share = self.tickets.get(usize::from(who) % self.tickets.len().max(1)).copied();
+                let share = share.filter(|_| which.is_multiple_of(3));
+                Release { by: Credential::Session(me), lock, share, request_id: None }.into()
             }
             7 => Upgrade { session: me, lock, options }.into(),
             8 => Downgrade { session: me, lock, mode: mode(which), request_id: None }.into(),
@@ -88,6 +91,7 @@ impl Known {
                 Ok(Answer::SessionOpened { session }) => self.sessions.push(*session),
                 Ok(Answer::Granted(grants)) => {
                     self.locks.extend(grants.iter().map(|grant| grant.lock));
+                    self.tickets.extend(grants.iter().map(|grant| grant.ticket));
                 }
                 _ => {}
             }

@@ -5,7 +5,7 @@ use super::{
     follow::Walk,
     owed::{Expect, Fresh},
     rules::{LAST, Scene, covers, millis, permits},
-    state::{Finished, Verb, Wait},
+    state::{Finished, Outcome, Verb, Wait},
 };
 use lockkeeper_core::{
     AskOptions, Credential, LockId, LockMode, RequestId, Resource, SessionId, TicketId, Timestamp,
@@ -94,6 +94,9 @@ impl Walk<'_> {
         if let Some(hold) = self.model.holds_of(resource).find(|hold| hold.session == session) {
             return match reentrant && covers(hold.mode, mode) {
                 _ if hold.revoked_at.is_some() => Err("revoking"),
+                true if hold.shares.len() >= self.model.rules.limits.holds_per_session_max => {
+                    Err("limit_reached")
+                }
                 true => Ok(Some(hold.lock)),
                 false => Err("already_held"),
             };
@@ -264,9 +267,16 @@ impl Walk<'_> {
     }
 
     pub(super) fn told(&self, finished: &Finished) -> Expect {
+        let changed = matches!(finished.outcome, Outcome::Converted(_));
         Expect::of(&finished.outcome, |lock| {
             let hold = self.model.holds.get(lock)?;
-            hold.still_belongs_to(finished.ticket).then(|| hold.grant())
+            match finished.ticket {
+                // To change a mode takes no share.
+                Some(ticket) if !changed => {
+                    hold.still_belongs_to(ticket).then(|| hold.grant_to(ticket))
+                }
+                _ => Some(hold.grant()),
+            }
         })
     }
 

@@ -38,8 +38,7 @@ impl Walk<'_> {
             (None, CancelTarget::Request(_)) => return refused("unknown"),
             (None, CancelTarget::Ticket(ticket)) => {
                 let holds = self.model.session_holds(session);
-                let its_own = holds.filter(|hold| hold.ticket == ticket);
-                let held = its_own.filter(|hold| hold.still_belongs_to(Some(ticket)));
+                let held = holds.filter(|hold| hold.still_belongs_to(ticket));
                 (held.map(|hold| hold.lock).collect(), Some(ticket))
             }
         };
@@ -53,10 +52,12 @@ impl Walk<'_> {
     fn take_back(&mut self, locks: &[LockId], ticket: Option<TicketId>) -> Due {
         let mut released = 0;
         for lock in locks {
-            let hold = self.model.holds.get(lock).filter(|hold| hold.still_belongs_to(ticket));
-            let Some(hold) = hold else { continue };
+            let (Some(hold), Some(share)) = (self.model.holds.get(lock), ticket) else { continue };
+            if !hold.still_belongs_to(share) {
+                continue;
+            }
             released += 1;
-            let (remaining, cause) = (hold.count - 1, ReleaseCause::Cancelled);
+            let (remaining, cause) = (hold.shares.len() as u32 - 1, ReleaseCause::Cancelled);
             let freed = Freed { remaining, cause, share: ticket, request_id: None };
             self.owed.free.insert(*lock, freed);
         }
@@ -97,10 +98,14 @@ impl Walk<'_> {
             Ok(hold) => hold,
             Err(expect) => return Some(expect),
         };
-        let remaining = hold.count - 1;
+        if release.share.is_some_and(|share| !hold.still_belongs_to(share)) {
+            return refused("not_holder");
+        }
+        let remaining = hold.shares.len() as u32 - 1;
         let cause = ReleaseCause::Released;
         let request_id = remembered(release.by, release.request_id);
-        let freed = Freed { remaining, cause, share: None, request_id };
+        let share = release.share.or(hold.shares.last().copied());
+        let freed = Freed { remaining, cause, share, request_id };
         self.owed.free.insert(hold.lock, freed);
         said(Answer::Released { lock: hold.lock, remaining })
     }

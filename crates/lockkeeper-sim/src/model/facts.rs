@@ -271,8 +271,10 @@ impl Walk<'_> {
         }
         match self.model.holds.get_mut(&lock) {
             Some(hold) if freed.remaining > 0 => {
-                hold.count = freed.remaining;
-                hold.taken_back.extend(freed.share);
+                hold.shares.retain(|share| Some(*share) != freed.share);
+                ensure(hold.shares.len() as u32 == freed.remaining, Invariant::I12, || {
+                    format!("hold {lock} is left with {:?} by {freed:?}", hold.shares)
+                })?;
             }
             _ => {
                 self.model.holds.remove(&lock);

@@ -145,7 +145,7 @@ impl Walk<'_> {
             mode: *mode,
             token: *token,
             slots: granted.slots.clone(),
-            count: 1,
+            shares: vec![wait.ticket],
             lease_ms: wait.lease_ms,
             wait_ms: granted.wait_ms,
             granted_at: now,
@@ -153,7 +153,6 @@ impl Walk<'_> {
             revoked_at: None,
             reason: wait.reason.clone(),
             metadata: wait.metadata.clone(),
-            taken_back: Vec::new(),
         };
         self.model.holds.insert(*lock, hold);
         if matches!(mode, LockMode::Shared | LockMode::Update) {
@@ -183,10 +182,11 @@ impl Walk<'_> {
         let Some(hold) = self.model.holds.get_mut(&lock).filter(|_| due) else {
             return broken(Invariant::I11, format!("{lock} is counted up, which is not due"));
         };
-        ensure(count == hold.count + 1, Invariant::I12, || {
-            format!("hold {lock}, held {} times, is now held {count} times", hold.count)
+        let before = hold.shares.len() as u32;
+        ensure(count == before + 1, Invariant::I12, || {
+            format!("hold {lock}, held {before} times, is now held {count} times")
         })?;
-        hold.count = count;
+        hold.shares.push(wait.ticket);
         Ok(lock)
     }
 
@@ -215,8 +215,8 @@ impl Walk<'_> {
 
     /// The call that waits is told, and the request is remembered.
     fn tell(&mut self, wait: &Wait, locks: Vec<LockId>) {
-        let grants: Vec<_> =
-            locks.iter().filter_map(|lock| self.model.holds.get(lock)).map(Hold::grant).collect();
+        let holds = locks.iter().filter_map(|lock| self.model.holds.get(lock));
+        let grants: Vec<_> = holds.map(|hold| hold.grant_to(wait.ticket)).collect();
         let expect = match (wait.upgrade, grants.first()) {
             (true, Some(grant)) => Expect::Changed(grant.clone()),
             _ => Expect::granted(grants),

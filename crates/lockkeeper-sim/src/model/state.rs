@@ -64,7 +64,8 @@ pub(crate) struct Hold {
     pub(crate) mode: LockMode,
     pub(crate) token: Token,
     pub(crate) slots: Vec<u32>,
-    pub(crate) count: u32,
+    /// The requests that hold it, one after the other; each gives back its own share.
+    pub(crate) shares: Vec<TicketId>,
     pub(crate) lease_ms: u64,
     pub(crate) wait_ms: u64,
     pub(crate) granted_at: Timestamp,
@@ -72,8 +73,6 @@ pub(crate) struct Hold {
     pub(crate) revoked_at: Option<Timestamp>,
     pub(crate) reason: Option<Arc<str>>,
     pub(crate) metadata: Option<Arc<str>>,
-    /// Requests whose share of the count was taken back.
-    pub(crate) taken_back: Vec<TicketId>,
 }
 
 /// One request in its queues.
@@ -243,22 +242,27 @@ impl Model {
 
 impl Hold {
     pub(crate) fn grant(&self) -> Grant {
+        self.grant_to(self.ticket)
+    }
+
+    /// As the request knows it that has this ticket.
+    pub(crate) fn grant_to(&self, ticket: TicketId) -> Grant {
         Grant {
             lock: self.lock,
-            ticket: self.ticket,
+            ticket,
             resource: self.resource.clone(),
             mode: self.mode,
             token: self.token,
             slots: self.slots.clone(),
             expires_at: self.expires_at,
-            count: self.count,
+            count: self.shares.len() as u32,
             wait_ms: self.wait_ms,
         }
     }
 
-    /// Whether the request still has its share of the hold, as far as anybody took it back.
-    pub(crate) fn still_belongs_to(&self, ticket: Option<TicketId>) -> bool {
-        ticket.is_none_or(|ticket| !self.taken_back.contains(&ticket))
+    /// Whether the request still has its share of the hold.
+    pub(crate) fn still_belongs_to(&self, ticket: TicketId) -> bool {
+        self.shares.contains(&ticket)
     }
 
     /// When it ends by itself.

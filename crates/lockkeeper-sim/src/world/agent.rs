@@ -159,7 +159,10 @@ impl Agent {
         };
         let (lock, request_id) = (grant.lock, None);
         Some(match rng.random_range(0..5) {
-            0..=1 => Release { by, lock, share: None, request_id }.into(),
+            0..=1 => {
+                let share = rng.random_bool(0.5).then_some(grant.ticket);
+                Release { by, lock, share, request_id }.into()
+            }
             2 => Renew { by, lock, lease: None, shorten: false, request_id }.into(),
             3 => Cancel { session, target: CancelTarget::Ticket(grant.ticket) }.into(),
             _ => Downgrade { session, lock, mode: LockMode::Shared, request_id }.into(),
@@ -219,12 +222,14 @@ impl Agent {
         }
         let grant = pick(rng, &self.holds);
         let (lock, token) = (grant.lock, grant.token);
+        // A guard gives back its own share, a program whatever is left.
+        let share = rng.random_bool(0.5).then_some(grant.ticket);
         let by = match rng.random_bool(0.2) {
             true => Credential::Token(token),
             false => Credential::Session(session),
         };
         let request_id = self.request_id(rng, 0.2);
-        let command = Release { by, lock, share: None, request_id }.into();
+        let command = Release { by, lock, share, request_id }.into();
         self.note(&command);
         Some(command)
     }
