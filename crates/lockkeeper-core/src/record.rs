@@ -86,7 +86,8 @@ pub enum Fact {
     /// `poll_by`, unless it need not before later.
     Resumed { poll_by: Timestamp },
     /// A finished request that a session remembers, so that asking again changes nothing. Told
-    /// only when a table is rebuilt from live rows: a journal tells the same by its other facts.
+    /// when a table is rebuilt from live rows, where it replaces what the table remembers of the
+    /// request; a journal tells the same by its other facts.
     Remembered {
         session: SessionId,
         request_id: Option<RequestId>,

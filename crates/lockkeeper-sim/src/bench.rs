@@ -2,7 +2,8 @@
 
 use crate::{Checked, Invariant, Model, Rules, Turn, Violation, broken, ensure, inside::Inside};
 use lockkeeper_core::{
-    CallId, Command, Epoch, Forgetful, Ledger, LockTable, Record, Reign, Timestamp,
+    CallId, Command, Epoch, Fact, Forgetful, Holder, Ledger, LockTable, Record, Reign,
+    ReleaseCause, Resume, Timestamp,
 };
 use std::collections::BTreeSet;
 
@@ -11,8 +12,9 @@ use std::collections::BTreeSet;
 pub enum Input {
     /// A command at a moment.
     Command(Timestamp, Command),
-    /// The coordinator dies and comes back as the next reign.
-    Crash,
+    /// The coordinator dies, and comes back at this moment as the next reign; with it may have
+    /// died all connections.
+    Crash(Timestamp, bool),
 }
 
 /// One table and everything that watches it.
@@ -90,8 +92,8 @@ impl Bench {
     }
 
     /// The coordinator crashes: what it wrote must give the same table again, and the next reign
-    /// goes on from there.
-    pub fn crash(&mut self) -> Checked {
+    /// resumes from there.
+    pub fn crash(&mut self, now: Timestamp, orphaned: bool) -> Result<Turn, Violation> {
         let again = self.replayed(self.reign);
         self.compare_replayed(&again)?;
         self.reign = Reign {
@@ -103,15 +105,30 @@ impl Bench {
         self.table = self.replayed(self.reign);
         self.ledger = Ledger::new(Forgetful);
         self.open_calls.clear();
-        let extended = before.iter().zip(self.table.list()).all(|(old, new)| {
-            old.lock == new.lock && old.session == new.session && old.expires_at <= new.expires_at
-        });
-        ensure(extended && before.len() == self.table.list().len(), Invariant::I17, || {
-            "a hold did not survive the crash as it was".to_owned()
-        })?;
+        let same = before == self.table.list();
+        ensure(same, Invariant::I15, || "a hold did not survive the crash as it was".to_owned())?;
         if let Some(model) = &mut self.model {
             model.recover(self.reign.epoch);
             model.compare(&self.table)?;
+        }
+        let turn = self.apply(now, &Resume { orphaned }.into())?;
+        self.check_leases(&before, &turn)?;
+        Ok(turn)
+    }
+
+    /// I17: no lease is shorter than it was, and none ends in the turn in which it resumes, save
+    /// with its session or by a revocation.
+    fn check_leases(&self, before: &[Holder], turn: &Turn) -> Checked {
+        for old in before {
+            let shorter =
+                self.table.grant(old.lock).is_some_and(|new| new.expires_at < old.expires_at);
+            let expired = turn.records.iter().any(|record| {
+                matches!(&record.fact, Fact::Released { lock, cause: ReleaseCause::Expired, .. }
+                    if *lock == old.lock)
+            });
+            ensure(!shorter && !expired, Invariant::I17, || {
+                format!("the lease of {} on {} got shorter", old.lock, old.resource)
+            })?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@
 
 use crate::{Bench, Input, Invariant, Turn, Violation, transcript::Transcript};
 use lockkeeper_core::{
-    CancelTarget, Command, Credential, Fact, LockId, Resource, SessionId, TicketId, Token,
+    CancelTarget, Command, Credential, Fact, LockId, Resource, Resume, SessionId, TicketId, Token,
 };
 use std::collections::BTreeMap;
 
@@ -82,13 +82,14 @@ impl Origins {
     fn of(inputs: &[Input], mut bench: Bench) -> Origins {
         let mut origins = Origins::default();
         for (at, input) in inputs.iter().enumerate() {
-            match input {
-                Input::Crash => _ = bench.crash(),
-                // The last command may break the promise: it gives no numbers away.
-                Input::Command(now, command) => match bench.apply(*now, command) {
-                    Ok(turn) => origins.learn(at, &turn),
-                    Err(_) => return origins,
-                },
+            let outcome = match input {
+                Input::Crash(now, orphaned) => bench.crash(*now, *orphaned),
+                Input::Command(now, command) => bench.apply(*now, command),
+            };
+            // The last input may break the promise: it gives no numbers away.
+            match outcome {
+                Ok(turn) => origins.learn(at, &turn),
+                Err(_) => return origins,
             }
         }
         origins
@@ -126,24 +127,26 @@ fn replay(
 ) -> Result<(), (usize, Violation)> {
     let mut names = Names::default();
     for (nth, &at) in kept.iter().enumerate() {
-        match &inputs[at] {
-            Input::Crash => {
-                if let Some(transcript) = &mut transcript {
-                    transcript.crash();
-                }
-                bench.crash().map_err(|violation| (nth, violation))?;
+        let (now, command, outcome) = match &inputs[at] {
+            Input::Crash(now, orphaned) => {
+                let orphaned = *orphaned;
+                (*now, Resume { orphaned }.into(), bench.crash(*now, orphaned))
             }
             Input::Command(now, command) => {
                 let command = names.translate(command, origins);
                 let outcome = bench.apply(*now, &command);
-                if let Some(transcript) = &mut transcript {
-                    let records = outcome.as_ref().map_or(&[][..], |turn| &turn.records);
-                    transcript.command(*now, &command, outcome.as_ref(), records);
-                }
-                let turn = outcome.map_err(|violation| (nth, violation))?;
-                names.learn(at, &turn);
+                (*now, command, outcome)
             }
+        };
+        if let Some(transcript) = &mut transcript {
+            if matches!(&inputs[at], Input::Crash(..)) {
+                transcript.crash();
+            }
+            let records = outcome.as_ref().map_or(&[][..], |turn| &turn.records);
+            transcript.command(now, &command, outcome.as_ref(), records);
         }
+        let turn = outcome.map_err(|violation| (nth, violation))?;
+        names.learn(at, &turn);
     }
     Ok(())
 }

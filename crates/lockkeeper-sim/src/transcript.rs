@@ -135,6 +135,10 @@ impl Transcript {
             Command::DeclareCapacity(declare) => {
                 format!("{} has capacity {:?}", declare.resource, declare.capacity)
             }
+            Command::Resume(resume) => match resume.orphaned {
+                true => "the table resumes, all connections are dead".to_owned(),
+                false => "the table resumes".to_owned(),
+            },
             Command::Tick => "time passes".to_owned(),
             other => format!("{other:?}"),
         }

@@ -413,9 +413,9 @@ fn bench_with_a_hold() -> (Bench, LockId) {
 #[test]
 fn a_journal_that_lost_a_fact_is_seen() {
     let (mut bench, _) = bench_with_a_hold();
-    bench.crash().unwrap();
+    bench.crash(Timestamp(2_000), false).unwrap();
     bench.journal.pop();
-    assert_eq!(bench.crash().unwrap_err().invariant, Invariant::I15);
+    assert_eq!(bench.crash(Timestamp(2_000), false).unwrap_err().invariant, Invariant::I15);
 }
 
 #[test]

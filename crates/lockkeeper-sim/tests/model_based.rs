@@ -4,8 +4,8 @@
 use lockkeeper_core::{
     Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, Command, Credential, DeclareCapacity,
     DeclareWait, Downgrade, EndCause, EndSession, Fact, ForceUnlock, Lineage, LockId, LockMode,
-    OpenSession, Record, Release, ReleaseAll, Renew, RequestId, Resource, SessionId, SessionKind,
-    TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait,
+    OpenSession, Record, Release, ReleaseAll, Renew, RequestId, Resource, Resume, SessionId,
+    SessionKind, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait,
 };
 use lockkeeper_sim::{Bench, Policy, Rules};
 use proptest::prelude::*;
@@ -156,6 +156,7 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
                 ForceUnlock { resource: resource(what), admin, reason }.into()
             }
             1 => ReleaseAll { agent: "agent-a".into() }.into(),
+            _ if how % 5 == 0 => Resume { orphaned: who % 8 == 0 }.into(),
             _ => Command::Tick,
         },
         _ => {
@@ -191,7 +192,8 @@ fn drive(rules: Rules, steps: &[Small]) -> Result<(), String> {
         let told = |broken: lockkeeper_sim::Violation| format!("step {at}: {broken}");
         now.0 += u64::from(small.4 % 64);
         if small.4 > 65_300 {
-            bench.crash().map_err(told)?;
+            let turn = bench.crash(now, small.0 % 2 == 0).map_err(told)?;
+            known.learn(&turn.records);
         }
         let command = command(&known, *small);
         let turn = bench.apply(now, &command).map_err(|e| format!("{} in {command:?}", told(e)))?;

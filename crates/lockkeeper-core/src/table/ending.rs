@@ -20,12 +20,9 @@ impl LockTable {
         }
         let lock = release.lock;
         let hold = self.authorize(release.by, lock)?;
-        let shares = &self.state.holds[hold].shares;
-        let gone = Refusal::NotHolder { lock, holder: None };
-        let share = release.share.or(shares.last().copied()).ok_or(gone.clone())?;
-        if release.share.is_some() && !self.state.holds[hold].has_share(share) {
-            return Err(gone);
-        }
+        let Some(share) = self.state.holds[hold].share(release.share) else {
+            return Err(Refusal::NotHolder { lock, holder: None });
+        };
         let request_id = release.by.remembers(release.request_id);
         let (remaining, freed) = self.count_down(hold, ReleaseCause::Released, share, request_id);
         self.rescan(freed);
@@ -140,7 +137,12 @@ impl LockTable {
     }
 
     /// Ends all waits and holds of a session, without handing anything over yet.
-    fn empty(&mut self, at: SessionAt, left: &LeaveCause, released: &ReleaseCause) -> Emptied {
+    pub(super) fn empty(
+        &mut self,
+        at: SessionAt,
+        left: &LeaveCause,
+        released: &ReleaseCause,
+    ) -> Emptied {
         let tickets: Vec<TicketAt> = self.state.sessions[at].tickets.values().copied().collect();
         let mut holds: Vec<(LockId, HoldAt)> = self.state.sessions[at]
             .holds
@@ -305,8 +307,9 @@ impl LockTable {
     }
 }
 
-struct Emptied {
-    released: usize,
+/// What a session had.
+pub(super) struct Emptied {
+    pub(super) released: usize,
     left: usize,
     freed: Vec<Resource>,
 }

@@ -64,6 +64,19 @@ impl State {
         self.ticket(ticket).is_some_and(|at| self.tickets[at].parked)
     }
 
+    /// Takes over what a store remembers: the whole outcome, whatever is known of it by now.
+    pub(super) fn remember_again(
+        &mut self,
+        session: SessionAt,
+        request_id: Option<crate::RequestId>,
+        ticket: Option<TicketId>,
+        outcome: Outcome,
+    ) {
+        let is_it = |one: &Remembered| (one.request_id, one.ticket) == (request_id, ticket);
+        self.sessions[session].memory.retain(|one| !is_it(one));
+        self.remember(session, request_id, ticket, outcome);
+    }
+
     pub(super) fn remember(
         &mut self,
         session: SessionAt,

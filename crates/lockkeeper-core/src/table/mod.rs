@@ -1,7 +1,7 @@
 //! The lock table: one command in, its effects out.
 //!
-//! A turn has three parts. What is due by `now` ends first; then the command is decided, by the
-//! file named after what it is about; and each fact that follows from either goes through
+//! A turn has three parts. What is due by `now` ends first (save in the first turn of a rebuilt
+//! table); then the command is decided, by the file named after what it is about; and each fact that follows from either goes through
 //! [`LockTable::record`], which changes the [`State`] and hands the fact to the journal.
 //!
 //! | file | decides |
@@ -12,6 +12,7 @@
 //! | `ending` | release, cancel, force, expiry, the end of a session |
 //! | `change` | renewal, upgrade, downgrade, capacity, declared waits |
 //! | `retry` | what a repeated request is told |
+//! | `resume` | what a rebuilt table gives everybody before anything ends |
 //!
 //! `state`, `queue`, `memory`, `deadlines`, `replay` and `edges` hold the state and decide nothing;
 //! `cycle` finds the cycle, and `reduce` answers whether one through permits is a deadlock;
@@ -30,6 +31,7 @@ mod queue;
 mod reduce;
 mod replay;
 mod rescan;
+mod resume;
 mod retry;
 mod state;
 mod views;
@@ -101,8 +103,12 @@ impl LockTable {
         self.calls += 1;
         let call = CallId(self.calls);
         self.turn = Effects::new(call);
-        self.end_what_is_due();
-        self.decide(call, command.into());
+        let command = command.into();
+        // What is due when a table resumes may owe that to a time in which nobody could prevent it.
+        if !matches!(command, Command::Resume(_)) {
+            self.end_what_is_due();
+        }
+        self.decide(call, command);
         self.turn.last_event = self.events;
         std::mem::replace(&mut self.turn, Effects::new(call))
     }
@@ -148,7 +154,7 @@ impl LockTable {
             Command::DeclareCapacity(declare) => self.declare_capacity(declare),
             Command::ClaimTasks(_) | Command::FinishTask(_) => Err(Refusal::EmptyBatch),
             Command::ReopenTask(_) | Command::ForgetTask(_) => Err(Refusal::EmptyBatch),
-            Command::Resume(_) => Err(Refusal::EmptyBatch),
+            Command::Resume(resume) => return self.resume(call, resume),
             Command::Tick => Ok(Answer::Ticked),
         };
         self.reply(call, outcome);

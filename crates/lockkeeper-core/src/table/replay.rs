@@ -3,7 +3,7 @@
 //! A fact that does not fit (of a hold that is not there) changes nothing: a journal may be pruned,
 //! and this crate does not panic.
 
-use super::state::{Entry, Hold, Issued, Session, State, Ticket, Want};
+use super::state::{Entry, Hold, Session, State, Ticket, Want};
 use super::{deadlines::Due, queue::Queuer};
 use crate::{
     Fact, Granted, LeaveCause, LockId, LockMode, Outcome, Queued, Record, Resource, SessionId,
@@ -118,7 +118,11 @@ impl State {
             }
             Fact::CapacityDeclared { resource, capacity } => self.declare(resource, *capacity),
             Fact::TaskMoved { .. } | Fact::TaskForgotten { .. } => {}
-            Fact::Resumed { .. } | Fact::Remembered { .. } => {}
+            Fact::Resumed { poll_by } => self.resume(*poll_by, at),
+            Fact::Remembered { session, request_id, ticket, outcome } => {
+                let Some(session) = self.session(*session) else { return };
+                self.remember_again(session, *request_id, *ticket, outcome.clone());
+            }
             Fact::DeadlockFound(report) => {
                 let Some(victim) = self.session(report.victim) else { return };
                 let victim = &mut self.sessions[victim];
@@ -245,7 +249,7 @@ impl State {
         self.remove_ticket(ticket, at);
     }
 
-    fn set_poll(&mut self, id: TicketId, poll_by: Option<Timestamp>) {
+    pub(super) fn set_poll(&mut self, id: TicketId, poll_by: Option<Timestamp>) {
         let Some(at) = self.ticket(id) else { return };
         let ticket = &mut self.tickets[at];
         if let Some(old) = ticket.poll_by {
@@ -466,7 +470,7 @@ impl State {
         self.forget_if_unused(at);
     }
 
-    fn change_deadline(&mut self, hold: HoldAt, change: impl FnOnce(&mut Hold)) {
+    pub(super) fn change_deadline(&mut self, hold: HoldAt, change: impl FnOnce(&mut Hold)) {
         self.deadlines.remove(&self.holds[hold].due());
         change(&mut self.holds[hold]);
         self.deadlines.insert(self.holds[hold].due());
@@ -524,48 +528,14 @@ impl State {
         }
     }
 
-    fn count_session(&mut self, id: SessionId) {
-        if id.epoch() == self.reign.epoch {
-            self.issued.sessions = self.issued.sessions.max(id.counter());
-        }
-    }
-
-    fn count_ticket(&mut self, id: TicketId) {
-        if id.epoch() == self.reign.epoch {
-            self.issued.tickets = self.issued.tickets.max(id.counter());
-        }
-    }
-
-    fn count_token(&mut self, token: Token) {
-        if token.epoch() == self.reign.epoch {
-            self.issued.tokens = self.issued.tokens.max(token.counter());
-        }
-    }
-
-    fn count_lock(&mut self, id: LockId) {
-        if let Some(serial) = id.serial(self.reign.id_seed) {
-            self.issued.locks = self.issued.locks.max(serial);
-        }
-    }
-
-    pub(super) fn new(reign: crate::Reign, config: &crate::TableConfig) -> State {
-        State {
-            reign,
-            issued: Issued::default(),
-            sessions: Default::default(),
-            entries: Default::default(),
-            tickets: Default::default(),
-            holds: Default::default(),
-            session_index: Default::default(),
-            entry_index: Default::default(),
-            ticket_index: Default::default(),
-            hold_index: Default::default(),
-            graph: Default::default(),
-            deadlines: Default::default(),
-            capacities: 0,
-            declared_waits: 0,
-            session_idle_ms: crate::time::millis(config.session_idle),
-            remembered_max: config.limits.remembered_per_session,
+    /// An idle session's time begins anew.
+    pub(super) fn restart_idle(&mut self, at: SessionAt, now: Timestamp) {
+        let session = &mut self.sessions[at];
+        if let Some(old) = session.idle_at {
+            let idle_at = old.max(Timestamp(now.0.saturating_add(self.session_idle_ms)));
+            session.idle_at = Some(idle_at);
+            self.deadlines.remove(&(old, Due::Idle(session.id)));
+            self.deadlines.insert((idle_at, Due::Idle(session.id)));
         }
     }
 }

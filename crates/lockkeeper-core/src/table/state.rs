@@ -261,6 +261,14 @@ impl Hold {
         self.shares.len() as u32
     }
 
+    /// The acquire that is named, if it is not taken back yet, or the latest that is left.
+    pub(super) fn share(&self, named: Option<TicketId>) -> Option<TicketId> {
+        match named {
+            None => self.shares.last().copied(),
+            Some(ticket) => self.has_share(ticket).then_some(ticket),
+        }
+    }
+
     pub(super) fn has_share(&self, ticket: TicketId) -> bool {
         // Who gives something back has usually got it lately.
         self.shares.iter().rev().any(|&share| share == ticket)
@@ -277,6 +285,51 @@ impl Hold {
 }
 
 impl State {
+    pub(super) fn new(reign: crate::Reign, config: &crate::TableConfig) -> State {
+        State {
+            reign,
+            issued: Issued::default(),
+            sessions: Default::default(),
+            entries: Default::default(),
+            tickets: Default::default(),
+            holds: Default::default(),
+            session_index: Default::default(),
+            entry_index: Default::default(),
+            ticket_index: Default::default(),
+            hold_index: Default::default(),
+            graph: Default::default(),
+            deadlines: Default::default(),
+            capacities: 0,
+            declared_waits: 0,
+            session_idle_ms: crate::time::millis(config.session_idle),
+            remembered_max: config.limits.remembered_per_session,
+        }
+    }
+
+    pub(super) fn count_session(&mut self, id: SessionId) {
+        if id.epoch() == self.reign.epoch {
+            self.issued.sessions = self.issued.sessions.max(id.counter());
+        }
+    }
+
+    pub(super) fn count_ticket(&mut self, id: TicketId) {
+        if id.epoch() == self.reign.epoch {
+            self.issued.tickets = self.issued.tickets.max(id.counter());
+        }
+    }
+
+    pub(super) fn count_token(&mut self, token: Token) {
+        if token.epoch() == self.reign.epoch {
+            self.issued.tokens = self.issued.tokens.max(token.counter());
+        }
+    }
+
+    pub(super) fn count_lock(&mut self, id: LockId) {
+        if let Some(serial) = id.serial(self.reign.id_seed) {
+            self.issued.locks = self.issued.locks.max(serial);
+        }
+    }
+
     pub(super) fn session(&self, id: SessionId) -> Option<SessionAt> {
         self.session_index.get(&id)
     }

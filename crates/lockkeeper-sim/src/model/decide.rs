@@ -7,8 +7,8 @@ use super::{
     state::{Hold, Wait},
 };
 use lockkeeper_core::{
-    Answer, Command, DeclareCapacity, DeclareWait, EndSession, ForceUnlock, LeaveCause,
-    OpenSession, ReleaseAll, ReleaseCause, SessionId, WithdrawWait,
+    Answer, Command, DeclareCapacity, DeclareWait, EndCause, EndSession, ForceUnlock, LeaveCause,
+    OpenSession, ReleaseAll, ReleaseCause, Resume, SessionId, SessionKind, WithdrawWait,
 };
 
 /// What the command's own call is told in this turn; `None` while it waits.
@@ -45,6 +45,7 @@ impl Walk<'_> {
             Command::ReleaseAll(release) => self.release_all(release),
             Command::DeclareCapacity(declare) => self.capacity(declare),
             Command::Tick => said(Answer::Ticked),
+            Command::Resume(resume) => self.resume(*resume),
             _ => refused("empty_batch"),
         };
         if let Some(expect) = due {
@@ -66,6 +67,27 @@ impl Walk<'_> {
             aborts: open.lineage.map_or(0, |lineage| lineage.aborts),
         });
         Some(Expect::Opened)
+    }
+
+    /// Everything gets its full time again; whoever died with the process leaves all it had.
+    fn resume(&mut self, resume: Resume) -> Due {
+        let (holds, tickets) = (self.model.holds.len(), self.model.waits.len());
+        let poll_by = self.model.now.after(self.model.rules.ticket_grace);
+        self.owed.fresh.push_back(Fresh::Resume(poll_by));
+        for wait in self.model.waits.values().filter(|wait| wait.call.is_some()) {
+            self.owed.fresh.push_back(Fresh::Unpoll(wait.ticket));
+        }
+        let dies = |kind| resume.orphaned && kind == SessionKind::Attached;
+        let (mut ended, mut released) = (0, 0);
+        for (id, _) in self.model.sessions.iter().filter(|(_, one)| dies(one.kind)) {
+            let cause = EndCause::OwnerDied;
+            self.owed.leave_all(self.model.session_waits(*id), &LeaveCause::SessionEnded);
+            let holds = self.model.session_holds(*id);
+            released += self.owed.free_all(holds, &ReleaseCause::SessionEnded(cause));
+            self.owed.end.insert(*id, cause);
+            ended += 1;
+        }
+        said(Answer::Resumed { holds, tickets, ended, released })
     }
 
     fn end(&mut self, end: EndSession) -> Due {

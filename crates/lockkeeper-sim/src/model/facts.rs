@@ -60,6 +60,7 @@ impl Walk<'_> {
             }
             Fact::CapacityDeclared { resource, capacity } => self.capacity_set(resource, *capacity),
             Fact::DeadlockFound(report) => self.verdict(report),
+            Fact::Resumed { poll_by } => self.resumed(*poll_by),
             other => broken(Invariant::I20, format!("not a fact the model knows: {other:?}")),
         }
     }

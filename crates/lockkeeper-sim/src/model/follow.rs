@@ -2,7 +2,7 @@
 
 use super::{
     invariant::{Checked, Invariant, Violation, broken, ensure},
-    owed::{Expect, Owed, told},
+    owed::{Expect, Fresh, Owed, told},
     rules::Scene,
     state::Model,
 };
@@ -64,7 +64,9 @@ impl Model {
 impl Walk<'_> {
     fn walk(mut self) -> Result<BTreeMap<CallId, Expect>, Violation> {
         self.model.stirred = false;
-        while let Some((invariant, what)) = self.due() {
+        // While nobody was there nobody could renew: what is due when a table resumes must wait.
+        let resumes = matches!(self.command, Command::Resume(_));
+        while !resumes && let Some((invariant, what)) = self.due() {
             let Some(record) = self.records.first() else {
                 return broken(invariant, format!("nothing happened, but {what}"));
             };
@@ -135,6 +137,10 @@ impl Walk<'_> {
     fn take(&mut self, record: &Record) -> Checked {
         ensure(record.at == self.model.now, Invariant::I20, || {
             format!("a fact of {} in a turn of {}", record.at.0, self.model.now.0)
+        })?;
+        let resumes = matches!(self.owed.fresh.front(), Some(Fresh::Resume(_)));
+        ensure(!resumes || matches!(record.fact, Fact::Resumed { .. }), Invariant::I17, || {
+            format!("before the table has resumed: {:?}", record.fact)
         })?;
         self.model.stirred = true;
         self.model.last.fact = record.at;

@@ -56,6 +56,8 @@ pub(crate) enum Fresh {
     Capacity { resource: Resource, capacity: Option<u32> },
     /// A ticket need not be polled any more.
     Unpoll(TicketId),
+    /// A rebuilt table is in service again; tickets must be polled by then.
+    Resume(Timestamp),
 }
 
 /// What token a change of mode brings.

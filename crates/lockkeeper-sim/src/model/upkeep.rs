@@ -1,10 +1,42 @@
 //! What follows from each fact by itself: phases, births, memories, idleness.
 
 use super::{
+    follow::Walk,
     invariant::{Checked, Invariant, ensure},
+    owed::Fresh,
     state::{Finished, Model, Outcome, Wait},
 };
-use lockkeeper_core::{LockMode, RequestId, Resource, SessionId, SessionKind, TicketId, Token};
+use lockkeeper_core::{
+    LockMode, RequestId, Resource, SessionId, SessionKind, TicketId, Timestamp, Token,
+};
+
+impl Walk<'_> {
+    /// The table is in service again: nothing may end before it had its full time from now.
+    pub(super) fn resumed(&mut self, poll_by: Timestamp) -> Checked {
+        let due = self.owed.take(|fresh| match fresh {
+            Fresh::Resume(poll_by) => Some(*poll_by),
+            _ => None,
+        });
+        ensure(due == Some(poll_by), Invariant::I17, || {
+            format!("resumed, to be polled by {}, due is {due:?}", poll_by.0)
+        })?;
+        let now = self.model.now;
+        for hold in self.model.holds.values_mut() {
+            let full = Timestamp(now.0.saturating_add(hold.lease_ms));
+            if full > hold.expires_at {
+                hold.expires_at = full;
+            }
+        }
+        for wait in self.model.waits.values_mut() {
+            wait.told = true;
+            wait.poll_by = Some(wait.poll_by.map_or(poll_by, |old| old.max(poll_by)));
+        }
+        for session in self.model.sessions.values_mut() {
+            session.idle_since = session.idle_since.map(|since| since.max(now));
+        }
+        Ok(())
+    }
+}
 
 impl Model {
     /// A new token is larger than every one before it.

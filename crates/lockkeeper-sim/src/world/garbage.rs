@@ -4,8 +4,8 @@ use super::places::{Places, pick};
 use lockkeeper_core::{
     Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, Command, Credential, DeclareCapacity,
     DeclareWait, Downgrade, EndCause, EndSession, ForceUnlock, LockId, LockMode, OpenSession,
-    Release, ReleaseAll, RequestId, Resource, ResourceType, SessionId, TicketId, Token, Upgrade,
-    Wait, WithdrawWait,
+    Release, ReleaseAll, RequestId, Resource, ResourceType, Resume, SessionId, TicketId, Token,
+    Upgrade, Wait, WithdrawWait,
 };
 use rand::{Rng, rngs::SmallRng};
 
@@ -27,6 +27,11 @@ pub(crate) fn rough_hand(rng: &mut SmallRng, places: &Places, agents: usize) -> 
             let resource = places.any(rng);
             let reason = if rng.random_bool(0.1) { "x".repeat(80) } else { "stuck".to_owned() };
             ForceUnlock { resource, admin: "admin".into(), reason: reason.into() }.into()
+        }
+        9 if rng.random_bool(0.3) => {
+            // Not the first command, and not after a rebuild: it must do no harm.
+            let orphaned = rng.random_bool(0.1);
+            Resume { orphaned }.into()
         }
         _ => {
             let agent = format!("agent-{}", rng.random_range(0..=agents));

@@ -97,8 +97,8 @@ impl World {
         self.steps_left -= 1;
         self.pass_time();
         match self.rng.random_range(0..3_000) {
-            0 => return self.crash(),
-            1..=60 => {
+            0..=2 => return self.crash(),
+            3..=60 => {
                 let command = garbage::rough_hand(&mut self.rng, &self.places, self.agents.len());
                 return self.act(None, command);
             }
@@ -203,12 +203,15 @@ impl World {
     }
 
     fn crash(&mut self) -> Result<(), Violation> {
-        self.inputs.push(Input::Crash);
-        self.bench.crash()?;
+        let orphaned = self.rng.random_bool(0.4);
+        self.inputs.push(Input::Crash(self.now, orphaned));
+        let turn = self.bench.crash(self.now, orphaned)?;
         self.callers.clear();
         for agent in &mut self.agents {
             agent.coordinator_crashed();
         }
+        self.notice(&turn);
+        self.tally.see(&turn, &self.bench);
         self.tally.crashes += 1;
         Ok(())
     }
