@@ -3,7 +3,7 @@
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, Command, Credential,
     DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, LockId, LockMode, OpenSession,
-    Release, Reply, RequestId, Resource, SessionId, TicketId, Upgrade, WithdrawWait,
+    Release, Reply, RequestId, Resource, SessionId, SessionKind, TicketId, Upgrade, WithdrawWait,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -15,6 +15,8 @@ const NAMES: [&str; 8] =
 #[derive(Clone, Default)]
 pub(crate) struct Known {
     pub(crate) now: u64,
+    /// How much less time than usual passes from step to step.
+    pub(crate) patience: u64,
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) locks: Vec<LockId>,
     pub(crate) tickets: Vec<TicketId>,
@@ -30,7 +32,7 @@ pub(crate) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 impl Known {
     /// The next command; time goes on a little.
     pub(crate) fn command(&mut self, (what, who, which): Step) -> Command {
-        self.now += u64::from(which) * 7;
+        self.now += u64::from(which) * 7 / (1 + self.patience);
         let session = |at: u8| {
             let at = usize::from(at) % self.sessions.len().max(1);
             self.sessions.get(at).copied().unwrap_or(SessionId::from_u64(0))
@@ -53,7 +55,13 @@ impl Known {
         };
         let (me, other) = (session(who), session(which));
         match what % 14 {
-            0 | 1 => OpenSession { agent: "a".into(), ..Default::default() }.into(),
+            0 | 1 => {
+                let kind = match who.is_multiple_of(5) {
+                    true => SessionKind::Detached,
+                    false => SessionKind::Attached,
+                };
+                OpenSession { agent: "a".into(), kind, ..Default::default() }.into()
+            }
             2..=4 => {
                 let (resource, mode) = (name(which), mode(which / 8));
                 Acquire { session: me, resource, mode, options }.into()
