@@ -1,0 +1,428 @@
+//! The store in one SQLite file.
+//!
+//! | file | does |
+//! |---|---|
+//! | `mod.rs` | open, claim, and the one transaction of a group commit |
+//! | `project.rs` | what each fact changes in the tables |
+//! | `details.rs` | a fact as JSON |
+//! | `live.rs` | the live rows of a project, read |
+//! | `load.rs` | the live rows as facts to be replayed |
+//! | `memory.rs` | what sessions remember of finished requests, from the audit log |
+//! | `prune.rs` | what is over and old, removed |
+//! | `reader.rs` | questions |
+
+mod details;
+mod live;
+mod load;
+mod memory;
+mod project;
+mod prune;
+mod reader;
+
+use crate::{
+    Batch, Claim, Durability, MigrationReport, PruneBefore, Reader, Store, StoreError,
+    error::Trouble, owner::Owner, owner::private, schema, text,
+};
+use live::Live;
+use lockkeeper_core::{Epoch, Record};
+use project::Projector;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// How a store is opened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenOptions {
+    /// What an acknowledged answer survives. [`Durability::Memory`] is a [`crate::MemoryStore`]
+    /// instead; here it counts as [`Durability::Process`].
+    pub durability: Durability,
+    /// How others can reach this process, for whoever finds the store owned.
+    pub reach: Option<String>,
+    /// How long to wait for another program that has locked the file, a database browser for
+    /// instance.
+    pub busy_wait: Duration,
+    /// The most bytes the file may have; beyond them the store is [`StoreError::Full`].
+    pub bytes_max: Option<u64>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions {
+            durability: Durability::Process,
+            reach: None,
+            busy_wait: Duration::from_secs(5),
+            bytes_max: None,
+        }
+    }
+}
+
+/// The store in one SQLite file. Whoever has it open owns it; it is free when this is dropped.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Closed before the lock is given back: fields are dropped in this order.
+    db: Connection,
+    path: PathBuf,
+    synchronous: &'static str,
+    reigns: HashMap<Arc<str>, Reigning>,
+    prune_from: prune::Cursors,
+    _owner: Owner,
+}
+
+/// What the store knows of the newest claim of a project.
+#[derive(Debug)]
+struct Reigning {
+    epoch: Epoch,
+    /// The last turn that was written, those that recorded nothing included.
+    seq: u64,
+    /// The live rows, as far as writing needs them; none after a failure: they are read again.
+    live: Option<Live>,
+}
+
+impl SqliteStore {
+    /// Opens a file, or makes it, and brings its schema up to date.
+    pub fn open(path: impl AsRef<Path>, options: OpenOptions) -> Result<SqliteStore, StoreError> {
+        SqliteStore::open_and_migrate(path.as_ref(), &options, None).map(|(store, _)| store)
+    }
+
+    fn open_and_migrate(
+        path: &Path,
+        options: &OpenOptions,
+        backup: Option<&Path>,
+    ) -> Result<(SqliteStore, MigrationReport), StoreError> {
+        let path = real_path(path)?;
+        let owner = Owner::take(&path, options.reach.as_deref())?;
+        private().open(&path).map_err(|error| StoreError::of_system(&path, &error))?;
+        let mut db = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, options.busy_wait)?;
+        // Before anything is changed.
+        let found = schema::version(&path, &db)?;
+        let copied = backup.filter(|_| found > 0).map(|to| copy(&path, &db, to)).transpose()?;
+        let synchronous = match options.durability {
+            Durability::Power => "FULL",
+            Durability::Process | Durability::Memory => "NORMAL",
+        };
+        set_up(&db, synchronous, options.bytes_max)
+            .map_err(|error| StoreError::of_sqlite(&path, &error))?;
+        let applied = schema::apply(&path, &mut db, found)?;
+        let report = MigrationReport {
+            path: path.clone(),
+            from: found,
+            to: schema::NEWEST,
+            applied,
+            backup: copied,
+        };
+        let (reigns, prune_from) = (HashMap::new(), prune::Cursors::default());
+        let store = SqliteStore { db, path, synchronous, reigns, prune_from, _owner: owner };
+        Ok((store, report))
+    }
+
+    fn of_sqlite(&self, error: &rusqlite::Error) -> StoreError {
+        StoreError::of_sqlite(&self.path, error)
+    }
+
+    /// Writes the batches that `pick` names, in one transaction; the outcome of each. The outer
+    /// error is for all of them: nothing is written.
+    fn write_together(
+        &mut self,
+        batches: &[Batch<'_>],
+    ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
+        let SqliteStore { db, path, reigns, .. } = self;
+        // Looks first, writes then: what records nothing costs no write.
+        let writes = batches.iter().any(records_something);
+        let kind = match writes {
+            true => TransactionBehavior::Immediate,
+            false => TransactionBehavior::Deferred,
+        };
+        let transaction = db.transaction_with_behavior(kind)?;
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut reached: Vec<(&Arc<str>, u64)> = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let before = reached.iter().rev().find(|(project, _)| **project == batch.claim.project);
+            let outcome = check(&transaction, path, reigns, batch, before.map(|(_, seq)| *seq))?;
+            if outcome.is_ok() {
+                write(&transaction, reigns, batch)?;
+                if let Some(last) = batch.turns.last() {
+                    reached.push((&batch.claim.project, last.call().0));
+                }
+            }
+            outcomes.push(outcome);
+        }
+        transaction.commit()?;
+        for (project, seq) in reached {
+            if let Some(reigning) = reigns.get_mut(project) {
+                reigning.seq = seq;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// After a failure: out of the transaction, and nothing believed of what is live.
+    fn recover(&mut self) {
+        for reigning in self.reigns.values_mut() {
+            reigning.live = None;
+        }
+        if !self.db.is_autocommit()
+            && let Err(error) = self.db.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a failed transaction could not be rolled back");
+        }
+    }
+
+    fn commit_alone(&mut self, batch: &Batch<'_>) -> Result<(), Trouble> {
+        let outcome = self.write_together(std::slice::from_ref(batch));
+        if outcome.is_err() {
+            self.recover();
+        }
+        match outcome?.pop() {
+            Some(Err(error)) => Err(Trouble::Known(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    fn claim(&mut self, project: &str) -> Result<Claim, StoreError> {
+        // The one thing that must not go back, not even after a power cut: tokens grow out of it.
+        self.db
+            .pragma_update(None, "synchronous", "FULL")
+            .map_err(|error| self.of_sqlite(&error))?;
+        let claimed = raise_epoch(&mut self.db, project);
+        let back = self.db.pragma_update(None, "synchronous", self.synchronous);
+        if claimed.is_err() {
+            self.recover();
+        }
+        let claimed = claimed.map_err(|error| self.of_sqlite(&error))?;
+        back.map_err(|error| self.of_sqlite(&error))?;
+        let project: Arc<str> = project.into();
+        let Some((epoch, last_event)) = claimed else {
+            return Err(StoreError::Exhausted { project });
+        };
+        self.reigns.insert(project.clone(), Reigning { epoch, seq: 0, live: None });
+        Ok(Claim { project, epoch, last_event })
+    }
+
+    fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
+        let SqliteStore { db, path, reigns, .. } = self;
+        let loaded = (|| {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            if let Err(refused) = check_epoch(&transaction, path, claim)? {
+                return Err(Trouble::Known(refused));
+            }
+            let rows = live::Rows::read(&transaction, &claim.project)?;
+            let facts = load::facts(&transaction, &claim.project, &rows)?;
+            Ok((Live::of(&rows), facts))
+        })();
+        let (live, facts) = loaded.map_err(|trouble| trouble.of(path, &claim.project))?;
+        if let Some(reigning) = reigns.get_mut(&claim.project)
+            && reigning.epoch == claim.epoch
+        {
+            reigning.live = Some(live);
+        }
+        Ok(facts)
+    }
+
+    fn commit(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), StoreError>> {
+        let trouble = match self.write_together(batches) {
+            Ok(outcomes) => return outcomes,
+            Err(trouble) => trouble,
+        };
+        self.recover();
+        let of = |trouble: Trouble, batch: &Batch<'_>, path: &Path| {
+            trouble.of(path, &batch.claim.project)
+        };
+        if batches.len() > 1 && trouble.is_of_one_batch() {
+            // One of them takes no other one with it: each for itself.
+            let each = batches.iter().map(|batch| {
+                self.commit_alone(batch).map_err(|trouble| of(trouble, batch, &self.path))
+            });
+            return each.collect();
+        }
+        let Some(first) = batches.first() else { return Vec::new() };
+        let error = of(trouble, first, &self.path);
+        batches.iter().map(|_| Err(error.clone())).collect()
+    }
+
+    fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
+        let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
+        if pruned.is_err() {
+            self.recover();
+        }
+        pruned.map_err(|error| self.of_sqlite(&error))
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        reader::SqliteReader::open(&self.path).map(|reader| Box::new(reader) as Box<dyn Reader>)
+    }
+}
+
+/// Brings the schema of a file up to date, and says what was done; before that it copies the file,
+/// if a place for the copy is given and there is something to copy.
+pub fn migrate(
+    path: impl AsRef<Path>,
+    backup: Option<PathBuf>,
+) -> Result<MigrationReport, StoreError> {
+    let options = OpenOptions::default();
+    let migrated = SqliteStore::open_and_migrate(path.as_ref(), &options, backup.as_deref());
+    migrated.map(|(_, report)| report)
+}
+
+/// One file has one name, whatever links lead to it: the owner's lock stands beside that.
+fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
+    let of_system = |error: &std::io::Error| StoreError::of_system(path, error);
+    if let Ok(real) = path.canonicalize() {
+        return Ok(real);
+    }
+    let Some(name) = path.file_name() else {
+        let detail = "it does not name a file".to_owned();
+        return Err(StoreError::Io { path: path.to_path_buf(), detail });
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    Ok(folder.canonicalize().map_err(|error| of_system(&error))?.join(name))
+}
+
+fn connect(path: &Path, access: OpenFlags, busy_wait: Duration) -> Result<Connection, StoreError> {
+    let of_sqlite = |error: rusqlite::Error| StoreError::of_sqlite(path, &error);
+    let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(of_sqlite)?;
+    db.busy_timeout(busy_wait).map_err(of_sqlite)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+fn set_up(db: &Connection, synchronous: &str, bytes_max: Option<u64>) -> rusqlite::Result<()> {
+    let journal: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if journal != "wal" {
+        tracing::warn!(journal, "the file system has no write-ahead log: readers will wait");
+    }
+    db.pragma_update(None, "synchronous", synchronous)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update(None, "cache_size", -64 * 1024)?;
+    db.pragma_update(None, "cell_size_check", true)?;
+    // Where a plain sync does not reach the disk, on macOS, this one does.
+    db.pragma_update(None, "fullfsync", true)?;
+    if let Some(bytes) = bytes_max {
+        let page: u64 = db.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let pages = i64::try_from(bytes / page.max(1)).unwrap_or(i64::MAX);
+        db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+/// A copy as of one moment, whole and on the disk.
+fn copy(path: &Path, db: &Connection, to: &Path) -> Result<PathBuf, StoreError> {
+    let of_system = |error: std::io::Error| StoreError::of_system(to, &error);
+    // Never over something that is there already: it may be the only good copy.
+    let new = private().create_new(true).open(to).map_err(of_system)?;
+    let name = to.to_string_lossy();
+    let copied = db.execute("VACUUM INTO ?1", [&*name]);
+    copied.map_err(|error| StoreError::of_sqlite(path, &error))?;
+    new.sync_all().map_err(of_system)?;
+    Ok(to.to_path_buf())
+}
+
+/// The new epoch and the last event; none if there is no epoch left.
+fn raise_epoch(db: &mut Connection, project: &str) -> rusqlite::Result<Option<(Epoch, u64)>> {
+    let at = text::TimeText::from(text::now());
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let meta = "SELECT epoch, last_event FROM lock_meta WHERE project_id = ?1";
+    let old: Option<(u32, u64)> =
+        transaction.query_row(meta, [project], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (epoch, last_event) = old.unwrap_or((0, 0));
+    if epoch >= Epoch::MAX.get() {
+        return Ok(None);
+    }
+    let epoch = epoch + 1;
+    transaction
+        .execute("INSERT INTO projects VALUES (?1, ?2) ON CONFLICT DO NOTHING", (project, at))?;
+    transaction.execute(
+        "INSERT INTO lock_meta (project_id, epoch, seq, last_event, claimed_at)
+         VALUES (?1, ?2, 0, 0, ?3)
+         ON CONFLICT DO UPDATE SET epoch = ?2, seq = 0, claimed_at = ?3",
+        (project, epoch, at),
+    )?;
+    transaction.commit()?;
+    Ok(Some((Epoch::new(epoch), last_event)))
+}
+
+fn records_something(batch: &Batch<'_>) -> bool {
+    batch.turns.iter().any(|turn| !turn.records().is_empty())
+}
+
+/// Whether a claim is still the newest one of its project.
+fn check_epoch(
+    db: &Connection,
+    path: &Path,
+    claim: &Claim,
+) -> Result<Result<u64, StoreError>, Trouble> {
+    let mut meta = db.prepare_cached("SELECT epoch, seq FROM lock_meta WHERE project_id = ?1")?;
+    let found: Option<(u32, u64)> =
+        meta.query_row([&*claim.project], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (project, epoch) = (claim.project.clone(), claim.epoch);
+    Ok(match found {
+        Some((newest, seq)) if newest == epoch.get() => Ok(seq),
+        Some((newest, _)) => {
+            Err(StoreError::Superseded { project, epoch, newest: Epoch::new(newest) })
+        }
+        None => {
+            let detail = format!("project {project} was never claimed here");
+            Err(StoreError::Corrupt { path: path.to_path_buf(), detail })
+        }
+    })
+}
+
+/// Whether a batch may be written: by the newest claim, and next in its reign.
+fn check(
+    db: &Connection,
+    path: &Path,
+    reigns: &HashMap<Arc<str>, Reigning>,
+    batch: &Batch<'_>,
+    before: Option<u64>,
+) -> Result<Result<(), StoreError>, Trouble> {
+    let written = match check_epoch(db, path, batch.claim)? {
+        Ok(written) => written,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let project = &batch.claim.project;
+    let known = reigns.get(project).filter(|reigning| reigning.epoch == batch.claim.epoch);
+    // Turns that recorded nothing are not written, so memory is ahead of the table.
+    let mut last = before.or(known.map(|reigning| reigning.seq)).unwrap_or(written).max(written);
+    for turn in batch.turns {
+        let call = turn.call().0;
+        if call != last + 1 {
+            let detail = format!("expected turn {}, got turn {call}", last + 1);
+            return Ok(Err(StoreError::OutOfOrder { project: project.clone(), detail }));
+        }
+        last = call;
+    }
+    Ok(Ok(()))
+}
+
+fn write(
+    db: &Connection,
+    reigns: &mut HashMap<Arc<str>, Reigning>,
+    batch: &Batch<'_>,
+) -> Result<(), Trouble> {
+    let (Some(last), true) = (batch.turns.last(), records_something(batch)) else {
+        return Ok(());
+    };
+    let Claim { project, epoch, .. } = batch.claim;
+    let (epoch, seq) = (*epoch, 0);
+    let reigning = reigns.entry(project.clone()).or_insert(Reigning { epoch, seq, live: None });
+    let live = match &mut reigning.live {
+        Some(live) => live,
+        none => none.insert(Live::of(&live::Rows::read(db, project)?)),
+    };
+    let mut projector = Projector::new(db, project, live);
+    for record in batch.turns.iter().flat_map(|turn| turn.records()) {
+        projector.write(record)?;
+    }
+    let seq = i64::try_from(last.call().0).unwrap_or(i64::MAX);
+    let event = i64::try_from(last.last_event()).unwrap_or(i64::MAX);
+    db.prepare_cached("UPDATE lock_meta SET seq = ?2, last_event = ?3 WHERE project_id = ?1")?
+        .execute((&**project, seq, event))?;
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Questions about what is written, on a connection of their own.
+
+use super::{connect, live};
+use crate::{AuditFilter, AuditRow, Reader, StoreError, error::Trouble, text::TimeText};
+use lockkeeper_core::{Record, Token};
+use rusqlite::{Connection, OpenFlags, Row, ToSql};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const LIMIT: usize = 1000;
+
+/// A read-only connection.
+#[derive(Debug)]
+pub(super) struct SqliteReader {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl SqliteReader {
+    pub(super) fn open(path: &Path) -> Result<SqliteReader, StoreError> {
+        let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::from_secs(5))?;
+        db.pragma_update(None, "query_only", true)
+            .map_err(|error| StoreError::of_sqlite(path, &error))?;
+        Ok(SqliteReader { db, path: path.to_path_buf() })
+    }
+
+    fn of(&self, trouble: Trouble, project: Option<&str>) -> StoreError {
+        trouble.of(&self.path, &project.unwrap_or_default().into())
+    }
+}
+
+impl Reader for SqliteReader {
+    fn audit(&mut self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        audit(&self.db, filter).map_err(|trouble| self.of(trouble, filter.project.as_deref()))
+    }
+
+    fn history(&mut self, project: &str) -> Result<Vec<Record>, StoreError> {
+        let sql = "SELECT event_time, details FROM audit_log WHERE project_id = ?1 ORDER BY id";
+        let records = live::all(&self.db, sql, project, |row| {
+            Ok(Record { at: live::time(row, 0)?, fact: live::from_json(live::text(row, 1)?)? })
+        });
+        records.map_err(|trouble| self.of(trouble, Some(project)))
+    }
+}
+
+fn audit(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditRow>, Trouble> {
+    let mut sql =
+        "SELECT id, project_id, event_type, event_time, agent_id, resource, token, details
+        FROM audit_log WHERE 1"
+            .to_owned();
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut only = |condition: &str, value: Option<Box<dyn ToSql>>| {
+        if let Some(value) = value {
+            values.push(value);
+            sql += &format!(" AND {condition} ?{}", values.len());
+        }
+    };
+    let text = |text: &Option<String>| text.clone().map(|text| Box::new(text) as Box<dyn ToSql>);
+    let time = |time: Option<_>| time.map(|time| Box::new(TimeText::from(time)) as Box<dyn ToSql>);
+    only("project_id =", text(&filter.project));
+    only("resource =", text(&filter.resource));
+    only("agent_id =", text(&filter.agent));
+    only("event_type =", text(&filter.event_type));
+    only("event_time >=", time(filter.since));
+    only("event_time <=", time(filter.until));
+    only("id >", filter.after_id.map(|id| Box::new(id) as Box<dyn ToSql>));
+    let order = if filter.oldest_first { "ASC" } else { "DESC" };
+    let limit = filter.limit.unwrap_or(LIMIT);
+    sql += &format!(" ORDER BY id {order} LIMIT {}", i64::try_from(limit).unwrap_or(i64::MAX));
+    let mut question = db.prepare_cached(&sql)?;
+    let mut rows = question.query(rusqlite::params_from_iter(values))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(audit_row(row)?);
+    }
+    Ok(found)
+}
+
+fn audit_row(row: &Row<'_>) -> Result<AuditRow, Trouble> {
+    Ok(AuditRow {
+        id: row.get(0)?,
+        project_id: row.get(1)?,
+        event_type: row.get(2)?,
+        event_time: live::time(row, 3)?,
+        agent_id: row.get(4)?,
+        resource: row.get(5)?,
+        token: row.get::<_, Option<u64>>(6)?.map(Token::from_u64),
+        details: live::from_json(live::text(row, 7)?)?,
+    })
+}

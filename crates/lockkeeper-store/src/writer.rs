@@ -1,0 +1,218 @@
+//! One thread that writes for all projects of a store, and tells whoever waits.
+//!
+//! It takes what is there, writes it in one commit, and speaks; meanwhile the next turns queue up.
+//! So a commit is as large as it needs to be, and nobody waits for a commit to fill. What may be
+//! spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone, and
+//! that hands the records to the store first.
+
+mod thread;
+
+use crate::{Claim, Reader, Store, StoreError};
+use lockkeeper_core::{Effects, Record, Settled};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        mpsc::{self, Sender},
+    },
+    thread::ThreadId,
+    time::Duration,
+};
+use thread::{Desk, Job};
+
+/// A handle to the thread; the last one that is dropped ends it, after everything that was
+/// submitted is written.
+#[derive(Clone)]
+pub struct Writer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// None once the writer is closed. The thread ends when this is gone and the queue is empty.
+    sender: RwLock<Option<Sender<Job>>>,
+    store: SharedStore,
+    ended: Arc<Ended>,
+    thread: ThreadId,
+}
+
+/// The store, until the thread has ended. Nobody keeps it locked while a `then` runs.
+type SharedStore = Arc<Mutex<Option<Box<dyn Store>>>>;
+
+/// Whether the thread has ended and the store is free.
+#[derive(Default)]
+struct Ended {
+    has: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// How a writer works.
+pub struct WriterOptions {
+    /// The most turns in one commit: 4,096.
+    pub batch_max: usize,
+    /// How long what is over is kept.
+    pub retention: Retention,
+    /// Told of each commit, on the writer's thread, before anybody is told of what is in it.
+    pub observe: Option<Box<dyn FnMut(CommitStats) + Send>>,
+}
+
+impl Default for WriterOptions {
+    fn default() -> WriterOptions {
+        WriterOptions { batch_max: 4096, retention: Retention::default(), observe: None }
+    }
+}
+
+impl fmt::Debug for WriterOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriterOptions")
+            .field("batch_max", &self.batch_max)
+            .field("retention", &self.retention)
+            .field("observe", &self.observe.is_some())
+            .finish()
+    }
+}
+
+/// How long what is over is kept. `None` is for ever. Tasks are kept until they are forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retention {
+    /// Holds that are over: 7 days.
+    pub released: Option<Duration>,
+    /// Rows of the audit log: 30 days.
+    pub audit: Option<Duration>,
+    /// How often to look: 1 hour; for the first time soon after the start.
+    pub every: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        let days = |count: u64| Some(Duration::from_secs(count * 24 * 3600));
+        Retention { released: days(7), audit: days(30), every: Duration::from_secs(3600) }
+    }
+}
+
+/// One commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitStats {
+    /// How long it took.
+    pub took: Duration,
+    /// How many turns were in it.
+    pub turns: usize,
+    /// How many records.
+    pub records: usize,
+    /// Whether any of it failed.
+    pub failed: bool,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub fn start(store: Box<dyn Store>, options: WriterOptions) -> Result<Writer, StoreError> {
+        let (sender, jobs) = mpsc::channel();
+        let store: SharedStore = Arc::new(Mutex::new(Some(store)));
+        let ended = Arc::new(Ended::default());
+        let desk = Desk::new(jobs, store.clone(), options);
+        let tell = TellEnded { ended: ended.clone(), store: store.clone() };
+        let thread = std::thread::Builder::new()
+            .name("lockkeeper-writer".to_owned())
+            .spawn(move || {
+                let _tell = tell;
+                desk.run();
+            })
+            .map_err(|error| no_thread(&error))?;
+        let thread = thread.thread().id();
+        let sender = RwLock::new(Some(sender));
+        Ok(Writer { shared: Arc::new(Shared { sender, store, ended, thread }) })
+    }
+
+    /// Takes a project over and loads it. `then` runs on the writer's thread, like every `then`
+    /// here, and should be short; once the writer is closed it runs at once, on the caller's.
+    pub fn claim(
+        &self,
+        project: Arc<str>,
+        then: impl FnOnce(Result<(Claim, Vec<Record>), StoreError>) + Send + 'static,
+    ) {
+        self.send(Job::Claim { project, then: Box::new(then) });
+    }
+
+    /// Hands in the next turn of a claimed project. `then` is told when it is written, in the
+    /// order of the turns. After a turn that could not be written all later ones of the same claim
+    /// are refused with the same error.
+    pub fn submit(
+        &self,
+        claim: &Claim,
+        turn: Effects,
+        then: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
+    ) {
+        self.send(Job::Turn { claim: claim.clone(), turn, then: Box::new(then) });
+    }
+
+    /// Runs `then` when everything that was submitted before under this claim is written, or told
+    /// why not.
+    pub fn after(&self, claim: &Claim, then: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
+        self.send(Job::After { claim: claim.clone(), then: Box::new(then) });
+    }
+
+    /// A second way in, for questions. May wait for a commit that is under way; what it gives
+    /// never does.
+    pub fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        match &*lock(&self.shared.store) {
+            Some(store) => store.reader(),
+            None => Err(StoreError::Closed),
+        }
+    }
+
+    /// Writes what was submitted, ends the thread and gives the store's file free. Whatever comes
+    /// later is refused with [`StoreError::Closed`]. Waits until that is done, unless a `then`
+    /// calls it: the thread does not wait for itself.
+    pub fn close(&self) {
+        drop(self.shared.sender.write().unwrap_or_else(PoisonError::into_inner).take());
+        if std::thread::current().id() == self.shared.thread {
+            return;
+        }
+        let ended = &self.shared.ended;
+        let mut has = lock(&ended.has);
+        while !*has {
+            has = ended.changed.wait(has).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn send(&self, job: Job) {
+        let refused = match &*self.shared.sender.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(sender) => sender.send(job).err().map(|unsent| unsent.0),
+            None => Some(job),
+        };
+        if let Some(job) = refused {
+            job.refuse(&StoreError::Closed);
+        }
+    }
+}
+
+/// Gives the store back and says so, however the thread ends.
+struct TellEnded {
+    ended: Arc<Ended>,
+    store: SharedStore,
+}
+
+impl Drop for TellEnded {
+    fn drop(&mut self) {
+        let store = lock(&self.store).take();
+        drop(store);
+        *lock(&self.ended.has) = true;
+        self.ended.changed.notify_all();
+    }
+}
+
+/// What these locks guard is whole after each step, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn no_thread(error: &io::Error) -> StoreError {
+    let detail = format!("the writer's thread could not be started: {error}");
+    StoreError::Io { path: PathBuf::new(), detail }
+}

@@ -1,0 +1,246 @@
+//! Speaks of what is written: answers callers, tells guards, sends events, warns, counts.
+//!
+//! It runs on the writer's thread, after the commit. Whoever lost a lock hears of it before
+//! anybody hears that he got it.
+
+use super::{JournalFailed, LockActor, LockActorArgs, Shared};
+use crate::{
+    ProjectEvent,
+    error::{CallError, Unavailable},
+    guard::{GuardBook, HoldState, LockGuard, Lost},
+    metrics::{Meter, ProjectMeter},
+    session::Owner,
+};
+use kameo::{actor::WeakActorRef, reply::ReplySender};
+use lockkeeper_core::{
+    Answer, CallId, Command, DeadlockReport, Event, Grant, LockNews, LockTable, News, Refusal,
+    Settled, Task,
+};
+use lockkeeper_store::StoreError;
+use std::{collections::HashMap, sync::Arc};
+use tokio::sync::broadcast;
+
+/// An answer in which whatever was granted is held by guards already: should nobody take it, they
+/// give it back.
+pub(crate) enum Told {
+    Guards(Vec<LockGuard>),
+    Tasks(Vec<(Task, LockGuard)>),
+    Answer(Answer),
+}
+
+type ThenTold = Box<dyn FnOnce(Result<Told, CallError>) + Send>;
+
+/// Who waits for an answer.
+pub(super) enum Caller {
+    /// Nobody: time passed.
+    Nobody,
+    /// A handle of this crate.
+    Owner(ReplySender<Result<Told, CallError>>, Arc<Owner>),
+    /// Somebody who wants the plain answer and answers for what is granted himself.
+    Plain(ReplySender<Result<Answer, CallError>>),
+    /// Somebody else; with an owner, grants come as guards.
+    Then(Option<Arc<Owner>>, ThenTold),
+    /// A lease that renews itself.
+    Renewal(Arc<HoldState>),
+    /// Nobody, but it must happen.
+    Debt(Command),
+}
+
+impl Caller {
+    fn told(self, outcome: Result<Answer, Refusal>) {
+        match self {
+            Caller::Nobody | Caller::Debt(_) => {}
+            Caller::Owner(tell, owner) => {
+                tell.send(outcome.map(|answer| arm(answer, &owner)).map_err(CallError::Refused));
+            }
+            Caller::Plain(tell) => tell.send(outcome.map_err(CallError::Refused)),
+            Caller::Then(owner, then) => {
+                let told = outcome.map(|answer| match &owner {
+                    Some(owner) => arm(answer, owner),
+                    None => Told::Answer(answer),
+                });
+                then(told.map_err(CallError::Refused));
+            }
+            Caller::Renewal(state) => match outcome {
+                Ok(Answer::Renewed { expires_at, .. }) => state.renewed(expires_at),
+                Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) => {
+                    state.end(Lost::Released);
+                }
+                // About to be taken away, and its guard knows.
+                _ => {}
+            },
+        }
+    }
+
+    /// There is no answer. What must happen is remembered for the actor's next life.
+    pub(super) fn unavailable(self, why: &Unavailable, shared: &Shared) {
+        let error = CallError::Unavailable(why.clone());
+        match self {
+            Caller::Nobody | Caller::Renewal(_) => {}
+            Caller::Owner(tell, _) => tell.send(Err(error)),
+            Caller::Plain(tell) => tell.send(Err(error)),
+            Caller::Then(_, then) => then(Err(error)),
+            Caller::Debt(command) => match why {
+                Unavailable::ShutDown => {}
+                _ => shared.owe(command),
+            },
+        }
+    }
+
+    fn agent(&self) -> &str {
+        match self {
+            Caller::Owner(_, owner) | Caller::Then(Some(owner), _) => owner.agent(),
+            _ => "",
+        }
+    }
+}
+
+/// Turns grants into guards.
+fn arm(answer: Answer, owner: &Arc<Owner>) -> Told {
+    let guard = |grant: &Grant| LockGuard::new(grant, owner);
+    match answer {
+        Answer::Granted(grants) => Told::Guards(grants.iter().map(guard).collect()),
+        Answer::TasksClaimed(claimed) => Told::Tasks(
+            claimed.into_iter().map(|one| (one.task, LockGuard::new(&one.grant, owner))).collect(),
+        ),
+        other => Told::Answer(other),
+    }
+}
+
+/// Speaks for one reign of one project.
+pub(super) struct Desk {
+    project: Arc<str>,
+    me: WeakActorRef<LockActor>,
+    shared: Arc<Shared>,
+    book: Arc<GuardBook>,
+    /// Calls whose answer comes in a later turn.
+    waiting: HashMap<CallId, Caller>,
+    events: broadcast::Sender<Arc<ProjectEvent>>,
+    meter: ProjectMeter,
+    failed: Option<StoreError>,
+}
+
+impl Desk {
+    pub(super) fn new(args: &LockActorArgs, me: WeakActorRef<LockActor>) -> Desk {
+        Desk {
+            project: args.project.clone(),
+            me,
+            shared: args.shared.clone(),
+            book: args.shared.book.clone(),
+            waiting: HashMap::new(),
+            events: args.events.clone(),
+            meter: Meter::project(&args.meter),
+            failed: None,
+        }
+    }
+
+    /// What the table holds when the reign begins.
+    pub(super) fn start_from(&mut self, table: &LockTable) {
+        self.meter.start_from(table);
+    }
+
+    /// A turn is written.
+    pub(super) fn settled(&mut self, call: CallId, caller: Caller, settled: Settled) {
+        let (replies, events) = settled.into_parts();
+        for event in &events {
+            self.notice(event);
+        }
+        let mut own = Some(caller);
+        for reply in replies {
+            let caller = match reply.call == call {
+                true => own.take(),
+                false => self.waiting.remove(&reply.call),
+            };
+            if let Some(caller) = caller {
+                if let Err(refusal) = &reply.outcome {
+                    self.meter.refused(caller.agent(), refusal);
+                }
+                caller.told(reply.outcome);
+            }
+        }
+        match own {
+            None | Some(Caller::Nobody | Caller::Debt(_) | Caller::Renewal(_)) => {}
+            Some(caller) => {
+                self.waiting.insert(call, caller);
+            }
+        }
+        self.meter.waiting(self.waiting.len());
+        for event in events {
+            self.broadcast(event);
+        }
+    }
+
+    /// A turn could not be written, and none after it will be.
+    pub(super) fn failed(&mut self, caller: Caller, error: StoreError) {
+        if self.failed.is_none() {
+            tracing::error!(project = %self.project, %error, "a turn could not be written");
+            self.failed = Some(error.clone());
+            if let Some(me) = self.me.upgrade() {
+                let _ = me.tell(JournalFailed(error.clone())).try_send();
+            }
+        }
+        caller.unavailable(&Unavailable::Store(error), &self.shared);
+    }
+
+    /// Tells guards, warns and counts.
+    fn notice(&mut self, event: &Event) {
+        self.meter.event(event);
+        match &event.news {
+            News::Unlocked(news) => self.book.end(news.lock, Lost::Released),
+            News::Expired(news) => {
+                self.book.end(news.lock, Lost::Expired);
+                self.warn("a lease ended", news);
+            }
+            News::Revoked(news) => {
+                self.book.end(news.lock, Lost::Revoked);
+                self.warn("a lock was taken away", news);
+            }
+            News::Revoking(news) => {
+                if let Some(state) = self.book.find(news.lock) {
+                    state.revoking(news.expires_at);
+                }
+            }
+            News::Deadlock { report } => self.warn_of(report),
+            News::SessionEnded { session, agent, cause } => {
+                tracing::debug!(project = %self.project, %session, %agent, ?cause, "session ended");
+            }
+            _ => {}
+        }
+    }
+
+    fn warn(&self, what: &str, news: &LockNews) {
+        tracing::warn!(
+            project = %self.project,
+            resource = %news.resource,
+            agent = %news.agent,
+            lock = %news.lock,
+            token = news.token.get(),
+            reason = news.reason.as_deref(),
+            "{what}"
+        );
+    }
+
+    fn warn_of(&self, report: &DeadlockReport) {
+        let participants = report.participants.iter();
+        let cycle: Vec<&str> = participants.clone().map(|one| &*one.rank.agent).collect();
+        let tokens: Vec<u64> =
+            participants.flat_map(|one| one.holds.iter().map(|held| held.token.get())).collect();
+        let victim = report.victim().map_or("", |victim| &*victim.rank.agent);
+        let resource_key = report.resource.as_ref().map_or("", |resource| resource.key());
+        tracing::warn!(
+            project = %self.project,
+            cycle = cycle.join(" -> "),
+            victim,
+            tokens = ?tokens,
+            policy = report.policy,
+            "Deadlock detected on resource {resource_key}"
+        );
+    }
+
+    fn broadcast(&self, event: Event) {
+        if self.events.receiver_count() > 0 {
+            let project_id = self.project.clone();
+            let _ = self.events.send(Arc::new(ProjectEvent { project_id, event }));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What can be sent to a lock actor: every command of the core, and what this crate says to it.
+
+use super::{
+    LockActor,
+    desk::{Caller, Told},
+};
+use crate::{
+    error::{AcquireError, CallError, Unavailable},
+    guard::{HoldState, LockGuard, LockGuards, unexpected},
+    session::{Owner, Session},
+};
+use kameo::{
+    message::{Context, Message},
+    reply::DelegatedReply,
+};
+use lockkeeper_core::{
+    Acquire, AcquireAll, Answer, Cancel, ClaimTasks, Command, Credential, DeclareCapacity,
+    DeclareWait, Downgrade, EndSession, FinishTask, ForceUnlock, ForgetTask, Holder, OpenSession,
+    Release, ReleaseAll, Renew, ReopenTask, SessionId, TicketId, Timestamp, Upgrade, Wait,
+    WithdrawWait,
+};
+use lockkeeper_store::StoreError;
+use std::sync::Arc;
+
+/// What a handle of this crate asks. Grants come back as guards of the owner.
+pub(crate) struct Ask {
+    pub(crate) command: Command,
+    pub(crate) owner: Arc<Owner>,
+}
+
+impl Message<Ask> for LockActor {
+    type Reply = DelegatedReply<Result<Told, CallError>>;
+
+    async fn handle(&mut self, ask: Ask, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (later, tell) = ctx.reply_sender();
+        let caller = match tell {
+            Some(tell) => Caller::Owner(tell, ask.owner),
+            None => Caller::Then(Some(ask.owner), Box::new(drop)),
+        };
+        self.turn(ask.command, caller);
+        later
+    }
+}
+
+/// Opens a session and makes its handle.
+pub(crate) struct OpenOwned {
+    pub(crate) open: OpenSession,
+    pub(crate) make: Box<dyn FnOnce(SessionId) -> Session + Send>,
+}
+
+impl Message<OpenOwned> for LockActor {
+    type Reply = DelegatedReply<Result<Session, CallError>>;
+
+    async fn handle(&mut self, it: OpenOwned, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (later, tell) = ctx.reply_sender();
+        let make = it.make;
+        let then = move |told| {
+            let session = match told {
+                Ok(Told::Answer(Answer::SessionOpened { session })) => Ok(make(session)),
+                Ok(_) => Err(unexpected(&Answer::Ticked).into()),
+                Err(error) => Err(error),
+            };
+            if let Some(tell) = tell {
+                tell.send(session);
+            }
+        };
+        self.turn(it.open.into(), Caller::Then(None, Box::new(then)));
+        later
+    }
+}
+
+/// What must happen, sent by whatever is dropped: nobody waits for an answer.
+pub(crate) struct Owed {
+    pub(crate) command: Command,
+}
+
+impl Message<Owed> for LockActor {
+    type Reply = ();
+
+    async fn handle(&mut self, owed: Owed, _: &mut Context<Self, ()>) {
+        self.turn(owed.command.clone(), Caller::Debt(owed.command));
+    }
+}
+
+/// Renews a lease that renews itself.
+pub(crate) struct KeepAlive {
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) state: Arc<HoldState>,
+}
+
+impl Message<KeepAlive> for LockActor {
+    type Reply = ();
+
+    async fn handle(&mut self, keep: KeepAlive, _: &mut Context<Self, ()>) {
+        let renew = Renew {
+            by: Credential::Session(keep.owner.session()),
+            lock: keep.state.lock(),
+            lease: None,
+            shorten: false,
+            request_id: None,
+        };
+        self.turn(renew.into(), Caller::Renewal(keep.state));
+    }
+}
+
+/// A commit failed: this life is over, the next one begins with what is written.
+pub(crate) struct JournalFailed(pub(crate) StoreError);
+
+impl Message<JournalFailed> for LockActor {
+    // An error in answer to a tell ends the actor abnormally, so that its supervisor restarts it.
+    type Reply = Result<(), StoreError>;
+
+    async fn handle(
+        &mut self,
+        failed: JournalFailed,
+        _: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        Err(failed.0)
+    }
+}
+
+/// Ends all sessions of this process, and then the actor.
+pub(crate) struct Shutdown;
+
+/// What a shutdown ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShutdownDone {
+    pub(crate) ended: usize,
+    pub(crate) released: Vec<Holder>,
+    pub(crate) failed: Option<Unavailable>,
+}
+
+impl Message<Shutdown> for LockActor {
+    type Reply = DelegatedReply<Result<ShutdownDone, CallError>>;
+
+    async fn handle(&mut self, _: Shutdown, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (later, tell) = ctx.reply_sender();
+        self.shut_down(move |done| {
+            if let Some(tell) = tell {
+                tell.send(Ok(done));
+            }
+        });
+        ctx.stop();
+        later
+    }
+}
+
+/// Any command, for whoever answers for his grants himself, such as a server on behalf of a client
+/// at the other end of a wire: nothing is released because an answer was not taken.
+impl Message<Command> for LockActor {
+    type Reply = DelegatedReply<Result<Answer, CallError>>;
+
+    async fn handle(
+        &mut self,
+        command: Command,
+        ctx: &mut Context<Self, Self::Reply>,
+    ) -> Self::Reply {
+        let (later, tell) = ctx.reply_sender();
+        self.turn(command, tell.map_or(Caller::Nobody, Caller::Plain));
+        later
+    }
+}
+
+/// The answer to a request for locks that was sent to the actor directly.
+#[derive(Debug)]
+#[must_use = "guards that are dropped give their locks back at once"]
+pub enum Acquired {
+    /// They are held.
+    Held(LockGuards),
+    /// The slice is over, the place in the queue is kept.
+    Queued {
+        /// The place.
+        ticket: TicketId,
+        /// How many stand before it, at most.
+        ahead: usize,
+        /// When it is given up unless [`Wait`] asks for it.
+        poll_by: Timestamp,
+    },
+}
+
+impl Acquired {
+    /// The guards, if the locks are held.
+    pub fn held(self) -> Option<LockGuards> {
+        match self {
+            Acquired::Held(guards) => Some(guards),
+            Acquired::Queued { .. } => None,
+        }
+    }
+
+    fn from_told(told: Result<Told, CallError>) -> Result<Acquired, AcquireError> {
+        match told? {
+            Told::Guards(guards) => Ok(Acquired::Held(LockGuards::new(guards))),
+            Told::Tasks(tasks) => {
+                let guards: Vec<LockGuard> = tasks.into_iter().map(|(_, guard)| guard).collect();
+                Ok(Acquired::Held(LockGuards::new(guards)))
+            }
+            Told::Answer(Answer::Queued { ticket, ahead, poll_by }) => {
+                Ok(Acquired::Queued { ticket, ahead, poll_by })
+            }
+            Told::Answer(other) => Err(CallError::from(unexpected(&other)).into()),
+        }
+    }
+}
+
+/// Commands whose grants come back as guards: an answer that nobody takes gives them back.
+macro_rules! guarded {
+    ($($command:ident),*) => {$(
+        #[doc = concat!("What [`", stringify!($command), "`] grants comes back as guards.")]
+        impl Message<$command> for LockActor {
+            type Reply = DelegatedReply<Result<Acquired, AcquireError>>;
+
+            async fn handle(
+                &mut self,
+                command: $command,
+                ctx: &mut Context<Self, Self::Reply>,
+            ) -> Self::Reply {
+                let (later, tell) = ctx.reply_sender();
+                let owner = self.bare_owner(ctx.actor_ref(), command.session);
+                let then = Box::new(move |told| {
+                    let acquired = Acquired::from_told(told);
+                    if let Some(tell) = tell {
+                        tell.send(acquired);
+                    }
+                });
+                self.turn(command.into(), Caller::Then(Some(owner), then));
+                later
+            }
+        }
+    )*};
+}
+
+guarded!(Acquire, AcquireAll, Wait);
+
+/// Commands that grant nothing, or claim for whoever answers for it himself.
+macro_rules! plain {
+    ($($command:ident),*) => {$(
+        #[doc = concat!("[`", stringify!($command), "`], as the core answers it.")]
+        impl Message<$command> for LockActor {
+            type Reply = DelegatedReply<Result<Answer, CallError>>;
+
+            async fn handle(
+                &mut self,
+                command: $command,
+                ctx: &mut Context<Self, Self::Reply>,
+            ) -> Self::Reply {
+                let (later, tell) = ctx.reply_sender();
+                self.turn(command.into(), tell.map_or(Caller::Nobody, Caller::Plain));
+                later
+            }
+        }
+    )*};
+}
+
+plain!(
+    OpenSession,
+    EndSession,
+    Cancel,
+    Release,
+    Renew,
+    Upgrade,
+    Downgrade,
+    DeclareWait,
+    WithdrawWait,
+    ForceUnlock,
+    ReleaseAll,
+    DeclareCapacity,
+    ClaimTasks,
+    FinishTask,
+    ReopenTask,
+    ForgetTask
+);

@@ -1,0 +1,373 @@
+//! The lock actor: one per project, everything that happens to its locks goes through it.
+//!
+//! It owns the lock table and applies one message at a time. It never waits for the disk: what a
+//! turn caused goes to the journal, and the [`desk`] speaks once it is written.
+//!
+//! If a commit fails, whoever waits for it is told that nothing was decided, the actor stops, and
+//! its supervisor starts it again: it claims the project anew and rebuilds the table from what is
+//! written. Its address stays the same, and so do guards.
+
+mod desk;
+mod journal;
+mod messages;
+mod query;
+
+use crate::{
+    clock::{Clock, random},
+    config::Config,
+    error::{CallError, Unavailable},
+    guard::{GuardBook, Lost},
+    metrics::Meter,
+    session::Owner,
+};
+use desk::{Caller, Desk};
+use journal::Journal;
+use kameo::{
+    actor::{Actor, ActorId, ActorRef, WeakActorRef},
+    error::{ActorStopReason, Infallible, PanicError},
+    mailbox::{MailboxReceiver, Signal},
+};
+use lockkeeper_core::{
+    Command, EndCause, EndSession, LockTable, Reign, Resume, SessionId, SessionKind, Timestamp,
+};
+use std::{
+    fmt,
+    ops::ControlFlow,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::broadcast, time::Sleep};
+
+pub(crate) use desk::Told;
+pub(crate) use journal::Keeping;
+pub use messages::Acquired;
+pub(crate) use messages::{Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Shutdown, ShutdownDone};
+pub use query::*;
+
+/// How soon a project that cannot be taken over is tried again, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// One project's lock coordinator, an ordinary kameo actor.
+///
+/// A [`crate::LockManager`] starts one for each project and supervises it; get its address with
+/// [`crate::LockManager::lock_actor`]. Every command of the core is a message to it.
+pub struct LockActor {
+    me: WeakActorRef<LockActor>,
+    args: LockActorArgs,
+    state: State,
+    /// The one timer: fires at the next deadline, or somewhat before.
+    alarm: Pin<Box<Sleep>>,
+    alarm_at: Option<Timestamp>,
+}
+
+impl fmt::Debug for LockActor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockActor").field("project", &self.args.project).finish_non_exhaustive()
+    }
+}
+
+/// What a lock actor is started with, at first and again after each death.
+#[derive(Clone)]
+pub struct LockActorArgs {
+    pub(crate) project: Arc<str>,
+    pub(crate) keeping: Keeping,
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) events: broadcast::Sender<Arc<crate::ProjectEvent>>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl fmt::Debug for LockActorArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockActorArgs").field("project", &self.project).finish_non_exhaustive()
+    }
+}
+
+/// What outlives the lives of one actor.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) book: Arc<GuardBook>,
+    /// What must happen and could not be written: done first in the next life.
+    debts: Mutex<Vec<Command>>,
+    /// Whether the sessions of earlier processes have ended, on record.
+    adopted: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn owe(&self, command: Command) {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+    }
+
+    fn take_debts(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.debts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What a life of the actor is in.
+enum State {
+    Serving(Box<Serving>),
+    /// The project could not be taken over; everybody is told so until it can.
+    Down {
+        why: Unavailable,
+        retry_at: Option<Timestamp>,
+        backoff: Duration,
+    },
+}
+
+struct Serving {
+    table: LockTable,
+    journal: Journal,
+    desk: Arc<Mutex<Desk>>,
+}
+
+impl Actor for LockActor {
+    type Args = LockActorArgs;
+    type Error = Infallible;
+
+    fn name() -> &'static str {
+        "LockActor"
+    }
+
+    async fn on_start(args: LockActorArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
+        let why = Unavailable::Crashed;
+        let mut actor = LockActor {
+            me: me.downgrade(),
+            args,
+            state: State::Down { why, retry_at: None, backoff: RETRY_FIRST },
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            alarm_at: None,
+        };
+        actor.take_over().await;
+        Ok(actor)
+    }
+
+    /// A message, or the next deadline. The mailbox goes first: every turn ends what is due.
+    async fn next(
+        &mut self,
+        _: WeakActorRef<Self>,
+        mailbox: &mut MailboxReceiver<Self>,
+    ) -> Result<Option<Signal<Self>>, Infallible> {
+        loop {
+            self.set_alarm();
+            let is_set = self.alarm_at.is_some();
+            tokio::select! {
+                biased;
+                signal = mailbox.recv() => return Ok(signal),
+                () = self.alarm.as_mut(), if is_set => {
+                    self.alarm_at = None;
+                    self.wake().await;
+                }
+            }
+        }
+    }
+
+    /// A defect ends this life; the next one begins with what is written.
+    async fn on_panic(
+        &mut self,
+        _: WeakActorRef<Self>,
+        error: PanicError,
+    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+        tracing::error!(project = %self.args.project, %error, "the lock actor is restarted");
+        Ok(ControlFlow::Break(ActorStopReason::Panicked(error)))
+    }
+
+    /// The death of a linked agent is news, not a cause of death.
+    async fn on_link_died(
+        &mut self,
+        _: WeakActorRef<Self>,
+        id: ActorId,
+        reason: ActorStopReason,
+    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+        tracing::debug!(project = %self.args.project, %id, ?reason, "a linked actor is gone");
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl LockActor {
+    /// Claims the project and rebuilds its table from what is written.
+    async fn take_over(&mut self) {
+        let (claim, records) = match self.args.keeping.claim(&self.args.project).await {
+            Ok(claimed) => claimed,
+            Err(why) => return self.stay_down(why),
+        };
+        let (epoch, last_event) = (claim.epoch, claim.last_event);
+        let reign = Reign { epoch, id_seed: random(), last_event };
+        let mut table = LockTable::new(self.args.config.table.clone(), reign);
+        for record in &records {
+            table.replay(record);
+        }
+        let found = table.stats();
+        tracing::info!(
+            project = %self.args.project,
+            epoch = epoch.get(),
+            sessions = found.sessions,
+            holds = found.holds,
+            tickets = found.tickets,
+            "project taken over"
+        );
+        let desk = Desk::new(&self.args, self.me.clone());
+        let journal = self.args.keeping.open(claim);
+        self.state =
+            State::Serving(Box::new(Serving { table, journal, desk: Arc::new(Mutex::new(desk)) }));
+        self.resume();
+        for debt in self.args.shared.take_debts() {
+            self.turn(debt.clone(), Caller::Debt(debt));
+        }
+    }
+
+    /// The first turn: leases begin anew, and the attached sessions of dead processes end.
+    fn resume(&mut self) {
+        let orphaned = !self.args.shared.adopted.load(Ordering::Acquire);
+        let State::Serving(serving) = &mut self.state else { return };
+        let turn = serving.table.apply(self.args.clock.now(), Resume { orphaned });
+        let book = &self.args.shared.book;
+        let guarded: Vec<_> =
+            book.all().into_iter().map(|lock| (lock, serving.table.grant(lock))).collect();
+        let shared = self.args.shared.clone();
+        let told = move |outcome: Result<_, _>| {
+            let Ok(_) = outcome else { return };
+            shared.adopted.store(true, Ordering::Release);
+            for (lock, grant) in guarded {
+                match grant {
+                    Some(grant) => {
+                        if let Some(state) = shared.book.find(lock) {
+                            state.converted(&grant);
+                        }
+                    }
+                    None => shared.book.end(lock, Lost::Released),
+                }
+            }
+        };
+        let caller = Caller::Then(None, Box::new(told));
+        serving.desk().start_from(&serving.table);
+        serving.journal.submit(turn, caller, &serving.desk);
+    }
+
+    fn stay_down(&mut self, why: Unavailable) {
+        let backoff = match &self.state {
+            State::Down { backoff, .. } => (*backoff * 2).min(RETRY_MAX),
+            State::Serving(_) => RETRY_FIRST,
+        };
+        tracing::error!(project = %self.args.project, error = %why, "cannot take the project over");
+        let retry_at = match why {
+            Unavailable::ShutDown => None,
+            _ => Some(self.args.clock.now().after(backoff)),
+        };
+        self.state = State::Down { why, retry_at, backoff };
+    }
+
+    /// Decides one command, and leaves the telling to the desk.
+    fn turn(&mut self, command: Command, caller: Caller) {
+        tracing::trace!(project = %self.args.project, ?command, "turn");
+        match &mut self.state {
+            State::Serving(serving) => {
+                let turn = serving.table.apply(self.args.clock.now(), command);
+                serving.journal.submit(turn, caller, &serving.desk);
+            }
+            State::Down { why, .. } => caller.unavailable(why, &self.args.shared),
+        }
+    }
+
+    /// Lets the table be looked at, and tells what was seen once all of it is written.
+    fn look<T: Send + 'static>(
+        &mut self,
+        see: impl FnOnce(&LockTable, Timestamp) -> T,
+        tell: impl FnOnce(Result<T, Unavailable>) + Send + 'static,
+    ) {
+        match &mut self.state {
+            State::Serving(serving) => {
+                let seen = see(&serving.table, self.args.clock.now());
+                serving.journal.after(move |outcome| tell(outcome.map(|()| seen)));
+            }
+            State::Down { why, .. } => tell(Err(why.clone())),
+        }
+    }
+
+    /// The alarm rang.
+    async fn wake(&mut self) {
+        let now = self.args.clock.now();
+        match &self.state {
+            State::Serving(serving) => {
+                if serving.table.next_deadline().is_some_and(|at| at <= now) {
+                    self.turn(Command::Tick, Caller::Nobody);
+                }
+            }
+            State::Down { retry_at, .. } => {
+                if retry_at.is_some_and(|at| at <= now) {
+                    self.take_over().await;
+                }
+            }
+        }
+    }
+
+    /// Sets the alarm, if it does not ring early enough by itself. One that rings too early finds
+    /// nothing to do and is set again; that is cheaper than moving it with each hold.
+    fn set_alarm(&mut self) {
+        let due = match &self.state {
+            State::Serving(serving) => serving.table.next_deadline(),
+            State::Down { retry_at, .. } => *retry_at,
+        };
+        if let Some(due) = due
+            && self.alarm_at.is_none_or(|at| due < at)
+        {
+            self.alarm_at = Some(due);
+            self.alarm.as_mut().reset(self.args.clock.instant(due));
+        }
+    }
+
+    /// An owner for a message that came without one.
+    fn bare_owner(&self, actor: &ActorRef<LockActor>, session: SessionId) -> Arc<Owner> {
+        let names = (self.args.project.clone(), Arc::from(""));
+        let book = (self.args.shared.book.clone(), self.args.clock);
+        Arc::new(Owner::new(actor.clone(), names, session, book, None, false))
+    }
+
+    /// Ends every session of this process; tells what they had when that is on record.
+    fn shut_down(&mut self, tell: impl FnOnce(ShutdownDone) + Send + 'static) {
+        let State::Serving(serving) = &mut self.state else {
+            let failed = match &self.state {
+                State::Down { why, .. } => Some(why.clone()),
+                State::Serving(_) => None,
+            };
+            return tell(ShutdownDone { failed, ..ShutdownDone::default() });
+        };
+        let sessions = serving.table.sessions();
+        let attached: Vec<SessionId> = sessions
+            .iter()
+            .filter(|session| session.kind == SessionKind::Attached)
+            .map(|session| session.session)
+            .collect();
+        let ended = attached.len();
+        let mut released = serving.table.list();
+        released.retain(|holder| attached.contains(&holder.session));
+        for session in attached {
+            let end = EndSession { session, cause: EndCause::Closed };
+            let turn = serving.table.apply(self.args.clock.now(), end);
+            serving.journal.submit(turn, Caller::Nobody, &serving.desk);
+        }
+        serving.journal.after(move |outcome| {
+            let failed = outcome.err();
+            tell(ShutdownDone { ended, released, failed });
+        });
+        self.state =
+            State::Down { why: Unavailable::ShutDown, retry_at: None, backoff: RETRY_FIRST };
+    }
+}
+
+impl Serving {
+    fn desk(&self) -> std::sync::MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<&Unavailable> for CallError {
+    fn from(why: &Unavailable) -> CallError {
+        CallError::Unavailable(why.clone())
+    }
+}

@@ -1,0 +1,217 @@
+//! A project's views, and what an administrator may do to it.
+
+use crate::{
+    LockManager, SessionRequest,
+    actor::{
+        ContentionNow, Inspect, Leases, List, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks,
+        WaitGraphNow,
+    },
+    error::{AdminError, CallError, Unavailable},
+    event::Events,
+    guard::unexpected,
+    manager::{Running, flat},
+};
+use kameo::{actor::ActorRef, error::SendError};
+use lockkeeper_core::{
+    Answer, Command, Contention, DeclareCapacity, ForceUnlock, Holder, Inspection, LeaseCounts,
+    ReleaseAll, Resource, SessionView, Stats, Task, WaitGraph, Waiter,
+};
+use lockkeeper_store::{AuditFilter, AuditRow, StoreError};
+use std::{fmt, time::Duration};
+
+/// One project. Every view shows what is on record, never what is about to be.
+#[derive(Clone)]
+pub struct Project {
+    manager: LockManager,
+    running: Running,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Project").field("name", &self.running.name).finish_non_exhaustive()
+    }
+}
+
+/// Asks the actor a question, again if it was restarted meanwhile.
+macro_rules! see {
+    ($project:expr, $question:expr) => {{
+        let question = $question;
+        loop {
+            match $project.running.actor.ask(question.clone()).send().await {
+                Ok(seen) => break Ok(seen),
+                Err(SendError::HandlerError(why)) => break Err(why),
+                Err(SendError::ActorNotRunning(_)) => break Err(Unavailable::ShutDown),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }};
+}
+
+impl Project {
+    pub(crate) fn new(manager: LockManager, running: Running) -> Project {
+        Project { manager, running }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.running.name
+    }
+
+    /// Opens a session in it.
+    pub fn session(&self, agent: &str) -> SessionRequest {
+        self.manager.session(&self.running.name, agent)
+    }
+
+    /// The address of its lock actor.
+    pub fn actor(&self) -> &ActorRef<crate::LockActor> {
+        &self.running.actor
+    }
+
+    /// Everything that happens in it from now on.
+    pub fn subscribe(&self) -> Events {
+        Events::new(self.manager.inner().subscribe(), Some(self.running.name.clone()))
+    }
+
+    /// Whether anybody holds the resource.
+    pub async fn is_locked(&self, resource: impl Into<Resource>) -> Result<bool, Unavailable> {
+        Ok(self.get_owner(resource).await?.is_some())
+    }
+
+    /// The agent that holds the resource; the earliest, if several do.
+    pub async fn get_owner(
+        &self,
+        resource: impl Into<Resource>,
+    ) -> Result<Option<String>, Unavailable> {
+        let owner = self.get_lock_info(resource).await?;
+        Ok(owner.map(|holder| holder.agent.to_string()))
+    }
+
+    /// Who holds the resource, why, since when, until when; the earliest, if several do.
+    pub async fn get_lock_info(
+        &self,
+        resource: impl Into<Resource>,
+    ) -> Result<Option<Holder>, Unavailable> {
+        let inspection = self.inspect(resource).await?;
+        Ok(inspection.and_then(|inspection| inspection.holders.into_iter().next()))
+    }
+
+    /// The resource with all its holders and its queue; none if it is free and unknown.
+    pub async fn inspect(
+        &self,
+        resource: impl Into<Resource>,
+    ) -> Result<Option<Inspection>, Unavailable> {
+        see!(self, Inspect { resource: resource.into() })
+    }
+
+    /// All holds, by resource.
+    pub async fn list(&self) -> Result<Vec<Holder>, Unavailable> {
+        see!(self, List {})
+    }
+
+    /// Who waits for the resource, the next first.
+    pub async fn queue(&self, resource: impl Into<Resource>) -> Result<Vec<Waiter>, Unavailable> {
+        see!(self, Queue { resource: resource.into() })
+    }
+
+    /// Every open session.
+    pub async fn sessions(&self) -> Result<Vec<SessionView>, Unavailable> {
+        see!(self, Sessions {})
+    }
+
+    /// Who waits for whom.
+    pub async fn wait_graph(&self) -> Result<WaitGraph, Unavailable> {
+        see!(self, WaitGraphNow {})
+    }
+
+    /// The resources people wait for, the longest queue first.
+    pub async fn contention(&self) -> Result<Vec<Contention>, Unavailable> {
+        see!(self, ContentionNow {})
+    }
+
+    /// The size of the lock table.
+    pub async fn stats(&self) -> Result<Stats, Unavailable> {
+        see!(self, StatsNow {})
+    }
+
+    /// The holds that are at least this old.
+    pub async fn find_stale(&self, older_than: Duration) -> Result<Vec<Holder>, Unavailable> {
+        see!(self, Stale { older_than })
+    }
+
+    /// How many leases there are, end soon, or have gone on for long.
+    pub async fn lease_counts(
+        &self,
+        soon: Duration,
+        long: Duration,
+    ) -> Result<LeaseCounts, Unavailable> {
+        see!(self, Leases { soon, long })
+    }
+
+    /// A task with its version, if anybody has heard of it.
+    pub async fn task(&self, task: &str) -> Result<Option<Task>, Unavailable> {
+        see!(self, TaskNow { task: Resource::task(task) })
+    }
+
+    /// All tasks, in order.
+    pub async fn tasks(&self) -> Result<Vec<Task>, Unavailable> {
+        see!(self, Tasks {})
+    }
+
+    /// The project's audit log, filtered.
+    pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
+        let project = Some(self.running.name.to_string());
+        self.manager.audit(AuditFilter { project, ..filter }).await
+    }
+
+    /// Ends every hold of a resource, whoever has it, and tells who had. Their guards learn it.
+    pub async fn force_unlock(
+        &self,
+        resource: impl Into<Resource>,
+        admin: &str,
+        reason: &str,
+    ) -> Result<Vec<Holder>, AdminError> {
+        let (admin, reason) = (admin.into(), reason.into());
+        match self.do_it(ForceUnlock { resource: resource.into(), admin, reason }.into()).await? {
+            Answer::ForceUnlocked { previous } => Ok(previous),
+            other => Err(CallError::from(unexpected(&other)).into()),
+        }
+    }
+
+    /// Releases everything every session of an agent holds, gives up all their waits, and tells how
+    /// many locks that were. The sessions stay open.
+    pub async fn release_all(&self, agent: &str) -> Result<usize, AdminError> {
+        match self.do_it(ReleaseAll { agent: agent.into() }.into()).await? {
+            Answer::AllReleased { released, .. } => Ok(released),
+            other => Err(CallError::from(unexpected(&other)).into()),
+        }
+    }
+
+    /// Says that a resource has so many slots, or (`None`) that it has none any more.
+    pub async fn declare_capacity(
+        &self,
+        resource: impl Into<Resource>,
+        capacity: Option<u32>,
+    ) -> Result<(), AdminError> {
+        self.do_it(DeclareCapacity { resource: resource.into(), capacity }.into()).await?;
+        Ok(())
+    }
+
+    /// Ends every lease that is over, and tells how many locks that freed. They end by themselves
+    /// anyway; this is for whoever wants to be sure, and to know.
+    pub async fn cleanup_expired(&self) -> Result<usize, AdminError> {
+        let before = self.stats().await.map_err(CallError::from)?.holds;
+        self.do_it(Command::Tick).await?;
+        let after = self.stats().await.map_err(CallError::from)?.holds;
+        Ok(before.saturating_sub(after))
+    }
+
+    /// Forgets a task that nobody has claimed; claimed again, it begins at version 0.
+    pub async fn forget_task(&self, task: &str) -> Result<(), AdminError> {
+        self.do_it(lockkeeper_core::ForgetTask { task: Resource::task(task) }.into()).await?;
+        Ok(())
+    }
+
+    async fn do_it(&self, command: Command) -> Result<Answer, CallError> {
+        self.running.actor.ask(command).send().await.map_err(flat)
+    }
+}
