@@ -7,11 +7,12 @@
 #![allow(clippy::unwrap_used, reason = "a script that cannot be read is a test that fails")]
 
 use lockkeeper_core::{
-    Acquire, AcquireAll, Answer, AskOptions, CallId, Cancel, CancelTarget, Command, Credential,
-    DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, Epoch, ForceUnlock, Forgetful,
-    Grant, Ledger, Lineage, LockId, LockMode, LockTable, LowestPriority, News, OpenSession,
-    Refusal, Reign, Release, ReleaseAll, Renew, RequestId, Requester, Resource, SessionId,
-    SessionKind, TableConfig, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait, Youngest,
+    Acquire, AcquireAll, Answer, AskOptions, CallId, Cancel, CancelTarget, ClaimTasks, Command,
+    Credential, DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, Epoch, FinishTask,
+    ForceUnlock, ForgetTask, Grant, Ledger, Lineage, LockId, LockMode, LockTable, LowestPriority,
+    News, OpenSession, Record, Refusal, Reign, Release, ReleaseAll, Renew, ReopenTask, RequestId,
+    Requester, Resource, Resume, SessionId, SessionKind, TableConfig, TaskClaim, TicketId,
+    Timestamp, Token, Upgrade, Wait, WithdrawWait, Youngest,
 };
 use std::sync::Arc;
 use std::{collections::BTreeMap, time::Duration};
@@ -67,9 +68,12 @@ pub(crate) fn difference(expected: &str, got: &str) -> String {
 }
 
 struct Player {
-    config: Option<TableConfig>,
+    config: TableConfig,
     table: Option<LockTable>,
-    ledger: Ledger<Forgetful>,
+    ledger: Ledger<Vec<Record>>,
+    /// What the reigns before wrote, and how many there have been.
+    journal: Vec<Record>,
+    reigns: u32,
     now: Timestamp,
     sessions: BTreeMap<String, SessionId>,
     names: BTreeMap<SessionId, String>,
@@ -81,9 +85,11 @@ struct Player {
 impl Player {
     fn new() -> Player {
         Player {
-            config: Some(TableConfig::default()),
+            config: TableConfig::default(),
             table: None,
-            ledger: Ledger::new(Forgetful),
+            ledger: Ledger::new(Vec::new()),
+            journal: Vec::new(),
+            reigns: 0,
             now: Timestamp(0),
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
@@ -103,6 +109,7 @@ impl Player {
                 self.now = self.now.after(duration(&passes[1..]));
                 self.apply("", Command::Tick)
             }
+            "restart" => self.restart(&words),
             "admin" => {
                 let command = admin(&words);
                 self.apply("admin", command)
@@ -117,14 +124,42 @@ impl Player {
         }
     }
 
+    /// The coordinator dies, with all connections if it is said so, and comes back after a while.
+    fn restart(&mut self, words: &[&str]) -> Vec<String> {
+        let flags = Flags::of(words);
+        let table = self.table.take().expect("something happened before");
+        self.journal.extend_from_slice(self.ledger.journal());
+        self.reigns += 1;
+        let reign = Reign {
+            epoch: Epoch::new(1 + self.reigns),
+            id_seed: 7 + u64::from(self.reigns),
+            last_event: table.last_event(),
+        };
+        let mut rebuilt = LockTable::new(self.config.clone(), reign);
+        for record in &self.journal {
+            rebuilt.replay(record);
+        }
+        self.table = Some(rebuilt);
+        self.ledger = Ledger::new(Vec::new());
+        self.calls.clear();
+        self.now = self.now.after(flags.get("--after").map_or(Duration::ZERO, duration));
+        self.apply("", Resume { orphaned: flags.has("--orphaned") }.into())
+    }
+
     fn set(&mut self, words: &[&str]) {
-        let config = self.config.as_mut().expect("settings come before the first step");
+        assert!(self.table.is_none(), "settings come before the first step");
+        let config = &mut self.config;
         match words[1] {
             "grace" => config.grace = duration(words[2]),
             "ticket-grace" => config.ticket_grace = duration(words[2]),
             "session-idle" => config.session_idle = duration(words[2]),
             "queue-length" => config.limits.queue_length_max = words[2].parse().unwrap(),
             "holds" => config.limits.holds_per_session_max = words[2].parse().unwrap(),
+            "tasks" => config.limits.tasks_max = words[2].parse().unwrap(),
+            "batch" => config.limits.batch_max = words[2].parse().unwrap(),
+            "remembered" => {
+                config.limits.remembered_per_session = words[2].parse().unwrap();
+            }
             "policy" => {
                 config.victim_policy = match words[2] {
                     "youngest" => Arc::new(Youngest),
@@ -224,6 +259,24 @@ impl Player {
                 };
                 Cancel { session, target }.into()
             }
+            "claim" => ClaimTasks {
+                session,
+                claims: words[2..]
+                    .iter()
+                    .take_while(|word| !word.starts_with("--"))
+                    .map(claim)
+                    .collect(),
+                options: flags.options(),
+            }
+            .into(),
+            "done" | "undone" => FinishTask {
+                by,
+                lock: lock(words[2]),
+                done: words[1] == "done",
+                expect_version: flags.version(),
+                request_id: flags.request_id(),
+            }
+            .into(),
             "awaits" => DeclareWait { session, on: self.session(words[2]) }.into(),
             "awaited" => WithdrawWait { session, on: self.session(words[2]) }.into(),
             "ends" => EndSession { session, cause: EndCause::Closed }.into(),
@@ -238,8 +291,7 @@ impl Player {
             Command::Acquire(_) | Command::AcquireAll(_) | Command::Upgrade(_) | Command::Wait(_)
         );
         if self.table.is_none() {
-            let config = self.config.take().unwrap();
-            self.table = Some(LockTable::new(config, Reign::first(7)));
+            self.table = Some(LockTable::new(self.config.clone(), Reign::first(7)));
         }
         let table = self.table.as_mut().unwrap();
         let effects = table.apply(self.now, command);
@@ -271,6 +323,7 @@ impl Player {
     }
 
     fn learn(&mut self, agent: &str, outcome: &Result<Answer, Refusal>) {
+        let claims;
         let grants: &[Grant] = match outcome {
             Ok(Answer::SessionOpened { session }) => {
                 self.sessions.insert(agent.to_owned(), *session);
@@ -279,6 +332,10 @@ impl Player {
             }
             Ok(Answer::Granted(grants)) => grants,
             Ok(Answer::Changed(grant)) => std::slice::from_ref(grant),
+            Ok(Answer::TasksClaimed(claimed)) => {
+                claims = claimed.iter().map(|one| one.grant.clone()).collect::<Vec<_>>();
+                &claims
+            }
             _ => return,
         };
         for grant in grants {
@@ -331,6 +388,20 @@ impl Player {
             }
             Ok(Answer::CapacityDeclared { capacity: Some(n) }) => format!("{n} slots"),
             Ok(Answer::CapacityDeclared { capacity: None }) => "no slots".to_owned(),
+            Ok(Answer::TasksClaimed(claimed)) => {
+                let claimed: Vec<String> = claimed
+                    .iter()
+                    .map(|one| format!("{} at version {}", grant(&one.grant), one.task.version))
+                    .collect();
+                format!("claimed {}", claimed.join(", "))
+            }
+            Ok(Answer::TaskMoved(task)) => {
+                format!("{} is {} at version {}", task.resource, task.status, task.version)
+            }
+            Ok(Answer::TaskForgotten) => "forgotten".to_owned(),
+            Ok(Answer::Resumed { holds, tickets, ended, released }) => {
+                format!("{holds} holds, {tickets} tickets; {ended} orphans had {released}")
+            }
             Ok(Answer::WaitDeclared) => "noted".to_owned(),
             Ok(Answer::WaitWithdrawn) => "forgotten".to_owned(),
             Ok(_) => String::new(),
@@ -353,7 +424,9 @@ impl Player {
                 let sure = if report.reduced { ", by reduction" } else { "" };
                 format!("deadlock {}, {victim} loses{sure}", cycle.join(" -> "))
             }
-            News::SessionEnded { agent, cause: EndCause::Idle, .. } => format!("{agent} is over"),
+            News::SessionEnded { agent, cause: EndCause::Idle | EndCause::OwnerDied, .. } => {
+                format!("{agent} is over")
+            }
             _ => return None,
         })
     }
@@ -361,6 +434,9 @@ impl Player {
 
 fn grant(grant: &Grant) -> String {
     let mut text = format!("{} #{}", grant.resource, grant.token.counter());
+    if grant.token.epoch().get() > 1 {
+        text.push_str(&format!(" of reign {}", grant.token.epoch().get()));
+    }
     if !grant.slots.is_empty() {
         text.push_str(&format!(" slots {:?}", grant.slots));
     }
@@ -378,6 +454,13 @@ fn admin(words: &[&str]) -> Command {
             reason: "because".into(),
         }
         .into(),
+        "reopen" => ReopenTask {
+            task: words[2].parse().unwrap(),
+            expect_version: Flags::of(words).version(),
+        }
+        .into(),
+        "forget" => ForgetTask { task: words[2].parse().unwrap() }.into(),
+        "resume" => Resume { orphaned: false }.into(),
         "release-all" => ReleaseAll { agent: words[2].into() }.into(),
         "capacity" => {
             DeclareCapacity { resource: words[2].parse().unwrap(), capacity: words[3].parse().ok() }
@@ -395,6 +478,15 @@ fn want(word: &&str) -> (Resource, LockMode) {
         }
         None => (word.parse().unwrap(), LockMode::Exclusive),
     }
+}
+
+/// A task, and perhaps at which version it was seen: `task:1@3`.
+fn claim(word: &&str) -> TaskClaim {
+    let (task, version) = match word.split_once('@') {
+        Some((task, version)) => (task, Some(version.parse().unwrap())),
+        None => (*word, None),
+    };
+    TaskClaim { task: task.parse().unwrap(), expect_version: version }
 }
 
 fn mode(words: &[&str]) -> LockMode {
@@ -428,6 +520,10 @@ impl<'a> Flags<'a> {
     fn get(&self, flag: &str) -> Option<&'a str> {
         let at = self.0.iter().position(|word| *word == flag)?;
         self.0.get(at + 1).copied()
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.get("--seen").map(|version| version.parse().unwrap())
     }
 
     fn request_id(&self) -> Option<RequestId> {

@@ -25,6 +25,8 @@
 //! | which modes exclude each other | `mode` |
 //! | who is let in, and who is next | `table/acquire`, `table/rescan` |
 //! | how things end | `table/ending` |
+//! | how tasks are claimed | `table/tasks`, `task` |
+//! | how a rebuilt table begins | `table/resume` |
 //! | how a fact changes the table | `table/replay` |
 //! | who waits for whom | `table/edges`, `graph` |
 //! | when that is a deadlock | `table/detect`, `table/cycle`, `table/reduce` |
@@ -42,8 +44,9 @@
 //! - **In the same turn.** What a turn frees it hands over; a cycle that a turn closes it breaks.
 //!
 //! Who drives it owes it three things: the records of each turn are written in order; after a
-//! restart they are replayed into a table of a new [`Reign`] with a higher epoch; and
-//! `apply(now, Command::Tick)` is called when [`LockTable::next_deadline`] has come.
+//! restart they are replayed into a table of a new [`Reign`] with a higher epoch, whose first command
+//! is [`Resume`]; and `apply(now, Command::Tick)` is called when [`LockTable::next_deadline`] has
+//! come.
 #![forbid(unsafe_code)]
 
 mod command;

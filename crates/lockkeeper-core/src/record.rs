@@ -77,7 +77,8 @@ pub enum Fact {
     WaitWithdrawn { session: SessionId, on: SessionId },
     /// A resource has so many slots, or none any more.
     CapacityDeclared { resource: Resource, capacity: Option<u32> },
-    /// A task has another version and status; claimed, by this hold.
+    /// A task has another version and status; claimed, by this hold. It follows at once on the
+    /// fact that ends a claim.
     TaskMoved { task: crate::Task, lock: Option<LockId> },
     /// A task is forgotten.
     TaskForgotten { task: Resource },
@@ -87,7 +88,7 @@ pub enum Fact {
     Resumed { poll_by: Timestamp },
     /// A finished request that a session remembers, so that asking again changes nothing. Told
     /// when a table is rebuilt from live rows, where it replaces what the table remembers of the
-    /// request; a journal tells the same by its other facts.
+    /// request; and of the end of a claim. Of everything else a journal tells it by other facts.
     Remembered {
         session: SessionId,
         request_id: Option<RequestId>,
@@ -113,6 +114,8 @@ pub enum Outcome {
     Released(LockId, u32),
     /// It moved the end of a lease.
     Renewed(LockId, Timestamp),
+    /// It ended the claim of this task, which was then like this.
+    TaskMoved(crate::Task),
 }
 
 /// A request that waits.

@@ -272,7 +272,8 @@ impl Refusal {
             Refusal::Busy { .. }
             | Refusal::QueueFull { .. }
             | Refusal::LimitReached { .. }
-            | Refusal::InUse { .. } => "E301",
+            | Refusal::InUse { .. }
+            | Refusal::ClaimFailed { .. } => "E301",
             Refusal::Unknown(_) | Refusal::NotHolder { .. } => "E302",
             Refusal::StaleToken { .. } | Refusal::SessionEnded { .. } => "E303",
             Refusal::Deadlock(_) => "E304",
@@ -293,10 +294,12 @@ impl Refusal {
                     limit: Limit::Sessions
                         | Limit::HoldsPerSession
                         | Limit::WaitsPerSession
-                        | Limit::Capacities,
+                        | Limit::Capacities
+                        | Limit::Tasks,
                     ..
                 }
                 | Refusal::InUse { .. }
+                | Refusal::ClaimFailed { .. }
                 | Refusal::Abandoned { .. }
                 | Refusal::Exhausted
         )

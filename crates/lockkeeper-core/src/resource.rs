@@ -173,6 +173,8 @@ pub enum ResourceProblem {
     },
     /// The key holds a line break or another control character.
     ControlCharacter,
+    /// It is not of the type `task`, and only tasks can be claimed.
+    NotATask,
 }
 
 impl fmt::Display for ResourceProblem {
@@ -190,6 +192,9 @@ impl fmt::Display for ResourceProblem {
             }
             ResourceProblem::ControlCharacter => {
                 f.write_str("the key holds a line break or another control character")
+            }
+            ResourceProblem::NotATask => {
+                f.write_str("only a task can be claimed, for example task:42")
             }
         }
     }

@@ -91,14 +91,15 @@ pub struct LeaseCounts {
     pub stale: usize,
 }
 
-/// The size of a table. At rest everything but `sessions` and `capacities` is 0, and with the
-/// sessions ended `remembered` is, too.
+/// The size of a table. At rest everything but `sessions`, `capacities` and `tasks` is 0, and with
+/// the sessions ended `remembered` is, too.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[allow(missing_docs, reason = "a count of what its name says")]
 pub struct Stats {
     pub sessions: usize,
     pub resources: usize,
     pub capacities: usize,
+    pub tasks: usize,
     pub holds: usize,
     pub tickets: usize,
     pub declared_waits: usize,

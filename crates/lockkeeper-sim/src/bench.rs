@@ -148,6 +148,7 @@ impl Bench {
         };
         same("sessions", again.sessions() == self.table.sessions())?;
         same("holds", again.list() == self.table.list())?;
+        same("tasks", again.tasks() == self.table.tasks())?;
         same("resources", again.resources() == self.table.resources())?;
         for resource in self.table.resources() {
             same("queues", again.inspect(&resource) == self.table.inspect(&resource))?;
@@ -175,6 +176,7 @@ impl Bench {
             stats.deadlines -= idle.iter().filter(|one| detached(one.kind)).count();
             stats.resources -= stats.capacities;
             (stats.sessions, stats.capacities, stats.remembered) = (0, 0, 0);
+            stats.tasks = 0;
         }
         ensure(stats == Default::default(), Invariant::I18, || format!("left over: {stats:?}"))?;
         match self.open_calls.first() {

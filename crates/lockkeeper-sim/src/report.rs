@@ -5,7 +5,7 @@ use crate::{
     inside::{Inside, Most},
     world::deadlocks,
 };
-use lockkeeper_core::{Fact, LeaveCause, ReleaseCause};
+use lockkeeper_core::{Fact, LeaveCause, ReleaseCause, TaskStatus};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt};
 
@@ -17,6 +17,8 @@ pub(crate) struct Tally {
     pub(crate) timeouts: u64,
     pub(crate) cancels: u64,
     pub(crate) expiries: u64,
+    pub(crate) claims: u64,
+    pub(crate) tasks_done: u64,
     pub(crate) deadlocks: u64,
     pub(crate) by_length: BTreeMap<usize, u64>,
     pub(crate) by_policy: BTreeMap<String, u64>,
@@ -56,6 +58,10 @@ impl Tally {
                 Fact::Left { cause: LeaveCause::TimedOut, .. } => self.timeouts += 1,
                 Fact::Left { cause: LeaveCause::Cancelled, .. } => self.cancels += 1,
                 Fact::Released { cause: ReleaseCause::Expired, .. } => self.expiries += 1,
+                Fact::TaskMoved { task, .. } => {
+                    self.claims += u64::from(task.status == TaskStatus::Claimed);
+                    self.tasks_done += u64::from(task.status == TaskStatus::Done);
+                }
                 _ => {}
             }
         }
@@ -116,6 +122,7 @@ fn digest(seed: u64, turn: &Turn) -> u64 {
                 add(token.get());
             }
             Fact::Renewed { expires_at, .. } => add(expires_at.0),
+            Fact::TaskMoved { task, .. } => add(task.version),
             _ => add(7),
         }
     }
@@ -152,6 +159,10 @@ pub struct Report {
     pub cancels: u64,
     /// Leases that ran out.
     pub expiries: u64,
+    /// Tasks that were claimed.
+    pub claims: u64,
+    /// Tasks that were completed.
+    pub tasks_done: u64,
     /// Deadlocks that were found and broken.
     pub deadlocks: u64,
     /// Deadlocks by the number of agents on the cycle.
@@ -198,6 +209,8 @@ impl Report {
         self.timeouts += tally.timeouts;
         self.cancels += tally.cancels;
         self.expiries += tally.expiries;
+        self.claims += tally.claims;
+        self.tasks_done += tally.tasks_done;
         self.deadlocks += tally.deadlocks;
         for (length, count) in &tally.by_length {
             *self.deadlocks_by_length.entry(*length).or_default() += count;
@@ -236,7 +249,7 @@ impl fmt::Display for Report {
         let policies = self.victims_by_policy.iter().map(|(k, n)| format!("{k}: {n}")).collect();
         let permits = format!("{} of {}", self.max_permits_in_use, self.capacity_there);
         let checked = if self.checked { "each step" } else { "no" };
-        let rows: [(&str, String); 24] = [
+        let rows: [(&str, String); 25] = [
             ("seed", self.seed.to_string()),
             ("steps", self.steps.to_string()),
             ("projects", self.projects.to_string()),
@@ -247,6 +260,7 @@ impl fmt::Display for Report {
             ("timeouts", self.timeouts.to_string()),
             ("cancels", self.cancels.to_string()),
             ("expiries", self.expiries.to_string()),
+            ("tasks claimed", format!("{}, {} done", self.claims, self.tasks_done)),
             ("deadlocks", self.deadlocks.to_string()),
             ("  by length", by(lengths)),
             ("  victims by", by(policies)),

@@ -240,6 +240,11 @@ impl Names {
                     *ticket = self.ticket(*ticket, origins);
                 }
             }
+            Command::ClaimTasks(claim) => session(&mut claim.session),
+            Command::FinishTask(finish) => {
+                finish.by = self.by(finish.by, finish.lock, origins);
+                lock(&mut finish.lock);
+            }
             Command::Release(release) => {
                 release.by = self.by(release.by, release.lock, origins);
                 release.share = release.share.map(|share| self.ticket(share, origins));
@@ -265,7 +270,14 @@ impl Names {
                 session(&mut withdraw.session);
                 session(&mut withdraw.on);
             }
-            _ => {}
+            Command::OpenSession(_)
+            | Command::ForceUnlock(_)
+            | Command::ReleaseAll(_)
+            | Command::DeclareCapacity(_)
+            | Command::ReopenTask(_)
+            | Command::ForgetTask(_)
+            | Command::Resume(_)
+            | Command::Tick => {}
         }
         command
     }

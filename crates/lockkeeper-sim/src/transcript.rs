@@ -140,7 +140,24 @@ impl Transcript {
                 false => "the table resumes".to_owned(),
             },
             Command::Tick => "time passes".to_owned(),
-            other => format!("{other:?}"),
+            Command::ClaimTasks(claim) => {
+                let seen = |version: Option<u64>| version.map(|v| format!(" at version {v}"));
+                let claims = claim.claims.iter().map(|claim| {
+                    format!("{}{}", claim.task, seen(claim.expect_version).unwrap_or_default())
+                });
+                let claims: Vec<String> = claims.collect();
+                let asked = options(&claim.options);
+                format!("{} claims [{}]{asked}", who(claim.session), claims.join(", "))
+            }
+            Command::FinishTask(finish) => {
+                let (who, what) = (self.bearer(finish.by), self.what(finish.lock));
+                let how = if finish.done { "is done with" } else { "gives back" };
+                format!("{who} {how} {what}, seen at {:?}", finish.expect_version)
+            }
+            Command::ReopenTask(reopen) => {
+                format!("{} is opened again, seen at {:?}", reopen.task, reopen.expect_version)
+            }
+            Command::ForgetTask(forget) => format!("{} is forgotten", forget.task),
         }
     }
 
@@ -184,6 +201,9 @@ impl Transcript {
             }
             Fact::SessionEnded { session, cause, .. } => {
                 format!("{} has ended: {cause:?}", self.who(*session))
+            }
+            Fact::TaskMoved { task, .. } => {
+                format!("{} is {} at version {}", task.resource, task.status, task.version)
             }
             Fact::PollSet { ticket, poll_by } => format!("ticket {ticket}: poll by {poll_by:?}"),
             _ => return None,

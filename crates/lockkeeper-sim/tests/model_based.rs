@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use lockkeeper_core::{
-    Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, Command, Credential, DeclareCapacity,
-    DeclareWait, Downgrade, EndCause, EndSession, Fact, ForceUnlock, Lineage, LockId, LockMode,
-    OpenSession, Record, Release, ReleaseAll, Renew, RequestId, Resource, Resume, SessionId,
-    SessionKind, TicketId, Timestamp, Token, Upgrade, Wait, WithdrawWait,
+    Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, ClaimTasks, Command, Credential,
+    DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, Fact, FinishTask, ForceUnlock,
+    ForgetTask, Lineage, LockId, LockMode, OpenSession, Record, Release, ReleaseAll, Renew,
+    ReopenTask, RequestId, Resource, Resume, SessionId, SessionKind, TaskClaim, TicketId,
+    Timestamp, Token, Upgrade, Wait, WithdrawWait,
 };
 use lockkeeper_sim::{Bench, Policy, Rules};
 use proptest::prelude::*;
@@ -69,6 +70,13 @@ fn resource(what: u8) -> Resource {
     }
 }
 
+fn task(what: u8) -> Resource {
+    match what % 16 {
+        15 => Resource::file("no task"),
+        what => Resource::task(["a", "b", "c"][usize::from(what) % 3]),
+    }
+}
+
 fn mode(what: u8, how: u8) -> LockMode {
     if what % 6 >= 4 {
         return LockMode::Permit(u32::from(how % 3) + 1);
@@ -102,7 +110,7 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
         1 => Credential::Token(token),
         _ => Credential::Session(holder),
     };
-    match verb % 32 {
+    match verb % 38 {
         0..=2 => OpenSession {
             agent: ["agent-a", "agent-b", "agent-c"][usize::from(who) % 3].into(),
             kind: if how % 4 == 0 { SessionKind::Detached } else { SessionKind::Attached },
@@ -124,6 +132,30 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
                 .map(|what| (resource(what), mode(what, how)))
                 .collect();
             AcquireAll { session, wants, options: options(how, who) }.into()
+        }
+        32..=34 => {
+            let claims = (0..usize::from(how % 4))
+                .map(|nth| TaskClaim {
+                    task: task(what.wrapping_add(nth as u8)),
+                    expect_version: (who % 3 == 0).then_some(u64::from(how % 8)),
+                })
+                .collect();
+            ClaimTasks { session, claims, options: options(how, who) }.into()
+        }
+        35..=36 => FinishTask {
+            by,
+            lock,
+            done: how % 3 == 0,
+            expect_version: (how % 4 == 0).then_some(u64::from(who % 4)),
+            request_id,
+        }
+        .into(),
+        37 => {
+            let expect_version = (how % 4 == 0).then_some(u64::from(who % 4));
+            match how % 5 {
+                0 => ForgetTask { task: task(what) }.into(),
+                _ => ReopenTask { task: task(what), expect_version }.into(),
+            }
         }
         15 => {
             let (session, ticket) = known.ticket(what);
@@ -159,6 +191,13 @@ fn command(known: &Known, (verb, who, what, how, _): Small) -> Command {
             _ if how % 5 == 0 => Resume { orphaned: who % 8 == 0 }.into(),
             _ => Command::Tick,
         },
+        31 if how % 4 == 0 => Acquire {
+            session,
+            resource: task(what),
+            mode: mode(0, how),
+            options: options(how, who),
+        }
+        .into(),
         _ => {
             let capacity = (how % 8 != 0).then_some(u32::from(how % 4));
             DeclareCapacity { resource: resource(4 + what % 2), capacity }.into()

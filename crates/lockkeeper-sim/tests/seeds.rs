@@ -23,6 +23,8 @@ fn many_seeds_run_clean() {
         sum.expiries += report.expiries;
         sum.timeouts += report.timeouts;
         sum.cancels += report.cancels;
+        sum.claims += report.claims;
+        sum.tasks_done += report.tasks_done;
         sum.writes_rejected += report.writes_rejected;
         for (length, count) in report.deadlocks_by_length {
             *sum.deadlocks_by_length.entry(length).or_default() += count;
@@ -37,6 +39,8 @@ fn many_seeds_run_clean() {
         ("expiries", sum.expiries),
         ("timeouts", sum.timeouts),
         ("cancels", sum.cancels),
+        ("claims", sum.claims),
+        ("finished tasks", sum.tasks_done),
         ("stale writes", sum.writes_rejected),
         ("deadlocks of two", sum.deadlocks_by_length.get(&2).copied().unwrap_or(0)),
         ("deadlocks of three", sum.deadlocks_by_length.get(&3).copied().unwrap_or(0)),

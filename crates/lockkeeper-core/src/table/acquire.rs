@@ -126,7 +126,7 @@ impl LockTable {
 
     /// The entry of a resource. What the table knows was valid when it came in; what it does not
     /// know must be.
-    fn known(&self, resource: &Resource) -> Result<Option<EntryAt>, Refusal> {
+    pub(super) fn known(&self, resource: &Resource) -> Result<Option<EntryAt>, Refusal> {
         let entry = self.state.entry(resource);
         if entry.is_none()
             && let Some(problem) = resource.problem(self.config.limits.key_bytes_max)
@@ -171,7 +171,7 @@ impl LockTable {
     }
 
     /// Permits need a capacity, lock modes must not have one.
-    fn check_mode(
+    pub(super) fn check_mode(
         &self,
         entry: Option<EntryAt>,
         resource: &Resource,

@@ -96,15 +96,16 @@ impl State {
             .filter_map(|(resource, mode)| {
                 let entry = self.entry(resource)?;
                 let is_free = self.admits(entry, session, place, *mode);
-                (!is_free).then(|| self.obstacle(entry, session, *mode))
+                (!is_free).then(|| self.obstacle(entry, Some(session), *mode))
             })
             .collect()
     }
 
     /// Names the first few who stand in the way, however many they are: a refusal stays small.
-    fn obstacle(&self, at: EntryAt, session: SessionAt, mode: LockMode) -> Obstacle {
+    /// `own` does not stand in its own way.
+    pub(super) fn obstacle(&self, at: EntryAt, own: Option<SessionAt>, mode: LockMode) -> Obstacle {
         let entry = &self.entries[at];
-        let others = entry.holders.iter().filter(|&(holder, _)| holder != session);
+        let others = entry.holders.iter().filter(|&(holder, _)| Some(holder) != own);
         let mut conflicting: Vec<_> = others
             .map(|(_, hold)| (self.holds[hold].granted_at, self.holds[hold].id, hold))
             .filter(|&(_, _, hold)| self.holds[hold].mode.conflicts_with(mode))

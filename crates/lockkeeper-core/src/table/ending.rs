@@ -7,7 +7,7 @@ use super::{LockTable, memory::Verb};
 use crate::{
     Answer, Cancel, CancelTarget, Credential, EndCause, EndSession, Fact, ForceUnlock, LeaveCause,
     LockId, Outcome, Refusal, Release, ReleaseAll, ReleaseCause, RequestId, Resource, SessionId,
-    Subject, TicketId,
+    Subject, TaskStatus, TicketId,
     places::{HoldAt, SessionAt, TicketAt},
 };
 
@@ -184,23 +184,29 @@ impl LockTable {
 
     /// Ends a hold and the waits that build on it, and names the resources to rescan.
     pub(super) fn end_hold(&mut self, at: HoldAt, cause: ReleaseCause) -> Vec<Resource> {
-        self.finish_hold(at, cause, None, None)
+        self.finish_hold(at, cause, None, None, TaskStatus::Open)
     }
 
-    fn finish_hold(
+    /// The one place where a hold ends: if it was the claim of a task, that moves on.
+    pub(super) fn finish_hold(
         &mut self,
         at: HoldAt,
         cause: ReleaseCause,
         share: Option<TicketId>,
         request_id: Option<RequestId>,
+        becomes: TaskStatus,
     ) -> Vec<Resource> {
         let hold = &self.state.holds[at];
         let (lock, entry) = (hold.id, hold.entry);
+        let task = self.state.claimed_with(at);
         let mut freed = self.end_what_builds_on(at);
         if !self.state.entries[entry].queue.is_empty() {
             freed.push(self.state.entries[entry].resource.clone());
         }
         self.record(Fact::Released { lock, remaining: 0, cause, share, request_id });
+        if let Some(task) = task {
+            self.record_move(task, becomes, None);
+        }
         freed
     }
 
@@ -224,7 +230,8 @@ impl LockTable {
         let (lock, share) = (self.state.holds[at].id, Some(share));
         let remaining = self.state.holds[at].count().saturating_sub(1);
         if remaining == 0 {
-            return (0, self.finish_hold(at, cause, share, request_id));
+            let becomes = TaskStatus::Open;
+            return (0, self.finish_hold(at, cause, share, request_id, becomes));
         }
         self.record(Fact::Released { lock, remaining, cause, share, request_id });
         (remaining, Vec::new())

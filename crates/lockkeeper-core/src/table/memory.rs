@@ -22,13 +22,16 @@ pub(super) enum Verb {
     Release,
     Renew,
     Downgrade,
+    Claim,
+    Finish,
 }
 
 impl Outcome {
     /// Whether a request of this kind can have ended like this.
     pub(super) fn is_of(&self, verb: Verb) -> bool {
         match self {
-            Outcome::Granted(_) => verb == Verb::Acquire,
+            Outcome::Granted(_) => matches!(verb, Verb::Acquire | Verb::Claim),
+            Outcome::TaskMoved(_) => verb == Verb::Finish,
             Outcome::Converted(_) => matches!(verb, Verb::Upgrade | Verb::Downgrade),
             Outcome::Refused(_) => matches!(verb, Verb::Acquire | Verb::Upgrade),
             Outcome::Released(..) => verb == Verb::Release,

@@ -11,6 +11,7 @@
 //! | `detect` | whether a request closes a cycle, who loses, what is released |
 //! | `ending` | release, cancel, force, expiry, the end of a session |
 //! | `change` | renewal, upgrade, downgrade, capacity, declared waits |
+//! | `tasks` | claims of tasks, and what becomes of a task whose claim ends |
 //! | `retry` | what a repeated request is told |
 //! | `resume` | what a rebuilt table gives everybody before anything ends |
 //!
@@ -34,6 +35,7 @@ mod rescan;
 mod resume;
 mod retry;
 mod state;
+mod tasks;
 mod views;
 
 use crate::{
@@ -152,8 +154,10 @@ impl LockTable {
             Command::ForceUnlock(force) => self.force_unlock(force),
             Command::ReleaseAll(release) => self.release_all(&release),
             Command::DeclareCapacity(declare) => self.declare_capacity(declare),
-            Command::ClaimTasks(_) | Command::FinishTask(_) => Err(Refusal::EmptyBatch),
-            Command::ReopenTask(_) | Command::ForgetTask(_) => Err(Refusal::EmptyBatch),
+            Command::ClaimTasks(claim) => self.claim_tasks(claim),
+            Command::FinishTask(finish) => self.finish_task(finish),
+            Command::ReopenTask(reopen) => self.reopen_task(&reopen),
+            Command::ForgetTask(forget) => self.forget_task(&forget),
             Command::Resume(resume) => return self.resume(call, resume),
             Command::Tick => Ok(Answer::Ticked),
         };

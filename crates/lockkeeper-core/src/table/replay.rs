@@ -117,7 +117,8 @@ impl State {
                 self.settle_session(to, at);
             }
             Fact::CapacityDeclared { resource, capacity } => self.declare(resource, *capacity),
-            Fact::TaskMoved { .. } | Fact::TaskForgotten { .. } => {}
+            Fact::TaskMoved { task, lock } => self.move_task(task, *lock),
+            Fact::TaskForgotten { task } => self.forget_task(task),
             Fact::Resumed { poll_by } => self.resume(*poll_by, at),
             Fact::Remembered { session, request_id, ticket, outcome } => {
                 let Some(session) = self.session(*session) else { return };
@@ -200,7 +201,9 @@ impl State {
             let queuer = Queuer { ticket, session, mode: want.mode };
             self.entries[want.entry].queue.insert(place, queuer);
             self.link_waiter(want.entry, place, want.mode.class());
-            if queued.upgrade {
+            // Only an upgrade goes ahead of anybody, and what a journal of another order brings.
+            let behind = self.entries[want.entry].queue.nearest_behind(Some(place), ClassSet::ALL);
+            if behind.is_some() {
                 self.relink_behind_new(want.entry, place, want.mode.class());
             }
         }
@@ -288,6 +291,7 @@ impl State {
             revoked_at: None,
             reason: granted.reason.clone(),
             metadata: granted.metadata.clone(),
+            is_claim: !self.tasks.is_empty() && self.is_claim(&granted.resource, granted.lock),
             rank: self.sessions[session].holds.len(),
         });
         self.hold_index.insert(granted.lock, hold);

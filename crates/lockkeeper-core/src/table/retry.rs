@@ -84,7 +84,7 @@ impl LockTable {
         Ok(self.answered(at, verb, request))
     }
 
-    fn answered(
+    pub(super) fn answered(
         &self,
         session: SessionAt,
         verb: Verb,
@@ -92,10 +92,23 @@ impl LockTable {
     ) -> Option<Result<Answer, Refusal>> {
         let memory = &self.state.sessions[session].memory;
         let known = memory.iter().rev().find(|one| one.request_id == Some(request))?;
-        Some(match known.outcome.is_of(verb) {
+        Some(match known.outcome.is_of(verb) && self.began_as(known, verb) {
             true => self.retold(known),
             false => Err(Refusal::RequestIdReused { request }),
         })
+    }
+
+    /// Whether what a request got, as far as it is still there, are claims of tasks if and only if
+    /// it claims tasks now. Of what is over both are told the same.
+    fn began_as(&self, known: &Remembered, verb: Verb) -> bool {
+        let Outcome::Granted(locks) = &known.outcome else { return true };
+        let mut held = locks.iter().filter_map(|&lock| self.state.hold(lock)).peekable();
+        let is_over = held.peek().is_none();
+        let claims = |at: HoldAt| {
+            let hold = &self.state.holds[at];
+            hold.is_claim && Some(hold.ticket) == known.ticket
+        };
+        is_over || held.any(claims) == (verb == Verb::Claim)
     }
 
     /// What a finished request amounts to by now.
@@ -103,6 +116,7 @@ impl LockTable {
         match &known.outcome {
             Outcome::Refused(refusal) => Err((**refusal).clone()),
             &Outcome::Released(lock, remaining) => Ok(Answer::Released { lock, remaining }),
+            Outcome::TaskMoved(task) => Ok(Answer::TaskMoved(task.clone())),
             &Outcome::Renewed(lock, expires_at) => Ok(Answer::Renewed { lock, expires_at }),
             &Outcome::Converted(lock) => match self.state.hold(lock) {
                 Some(hold) => Ok(Answer::Changed(self.state.grant_of(hold))),

@@ -4,6 +4,7 @@ use super::{
     deadlines::{Deadlines, Due},
     memory::Remembered,
     queue::{Place, Queue},
+    tasks::Booked,
 };
 use crate::{
     DeadlockReport, LockId, LockMode, Reign, RequestId, Resource, SessionId, SessionKind, TicketId,
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(super) graph: WaitForGraph,
     /// Everything that ends by itself, in the order in which it does.
     pub(super) deadlines: Deadlines,
+    pub(super) tasks: BTreeMap<Resource, Booked>,
     pub(super) capacities: usize,
     pub(super) declared_waits: usize,
     pub(super) session_idle_ms: u64,
@@ -148,6 +150,8 @@ pub(super) struct Hold {
     pub(super) revoked_at: Option<Timestamp>,
     pub(super) reason: Option<Arc<str>>,
     pub(super) metadata: Option<Arc<str>>,
+    /// Whether it is the claim of a task.
+    pub(super) is_claim: bool,
     /// Its index in the session's holds.
     pub(super) rank: usize,
 }
@@ -299,6 +303,7 @@ impl State {
             hold_index: Default::default(),
             graph: Default::default(),
             deadlines: Default::default(),
+            tasks: Default::default(),
             capacities: 0,
             declared_waits: 0,
             session_idle_ms: crate::time::millis(config.session_idle),

@@ -2,7 +2,7 @@
 
 use super::{LockTable, state::State};
 use crate::{
-    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionView, Stats,
+    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionView, Stats, Task,
     Timestamp, WaitEdge, WaitGraph, WaitNode, Waiter,
     places::{EntryAt, SessionAt},
 };
@@ -47,6 +47,16 @@ impl LockTable {
     /// A hold as its holder knows it, token included.
     pub fn grant(&self, lock: LockId) -> Option<Grant> {
         self.state.hold(lock).map(|at| self.state.grant_of(at))
+    }
+
+    /// A task as it is; none if nobody has claimed it yet, or it is forgotten.
+    pub fn task(&self, task: &Resource) -> Option<Task> {
+        self.state.task(task)
+    }
+
+    /// Every task the table remembers, in order.
+    pub fn tasks(&self) -> Vec<Task> {
+        self.state.tasks.keys().filter_map(|task| self.state.task(task)).collect()
     }
 
     /// Every resource the table knows of, in order.
@@ -140,6 +150,7 @@ impl LockTable {
             sessions: state.sessions.len(),
             resources: state.entries.len(),
             capacities: state.capacities,
+            tasks: state.tasks.len(),
             holds: state.holds.len(),
             tickets: state.tickets.len(),
             declared_waits: state.declared_waits,

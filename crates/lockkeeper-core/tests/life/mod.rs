@@ -1,15 +1,16 @@
 //! A made-up life of a table: every number steers something, and most of it is legal.
 
 use lockkeeper_core::{
-    Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, Command, Credential,
-    DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, LockId, LockMode, OpenSession,
-    Release, Reply, RequestId, Resource, SessionId, SessionKind, TicketId, Upgrade, WithdrawWait,
+    Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, ClaimTasks, Command, Credential,
+    DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, FinishTask, ForgetTask, LockId,
+    LockMode, OpenSession, Release, ReopenTask, Reply, RequestId, Resource, SessionId, SessionKind,
+    TaskClaim, TicketId, Upgrade, WithdrawWait,
 };
 use proptest::prelude::*;
 use std::time::Duration;
 
 const NAMES: [&str; 8] =
-    ["file:a", "file:b", "llm:c", "llm:d", "file:e", "file:f", "file:g", "file:h"];
+    ["file:a", "file:b", "llm:c", "llm:d", "file:e", "file:f", "file:g", "task:a"];
 
 /// What the agents of a life know.
 #[derive(Clone, Default)]
@@ -54,7 +55,8 @@ impl Known {
             ..AskOptions::default()
         };
         let (me, other) = (session(who), session(which));
-        match what % 14 {
+        let task = |at: u8| Resource::task(["a", "b", "c"][usize::from(at) % 3]);
+        match what % 18 {
             0 | 1 => {
                 let kind = match who.is_multiple_of(5) {
                     true => SessionKind::Detached,
@@ -88,6 +90,22 @@ impl Known {
                 let target = CancelTarget::Request(RequestId::new(u128::from(which)));
                 Cancel { session: me, target }.into()
             }
+            14 => {
+                let expect_version = who.is_multiple_of(3).then_some(u64::from(which) % 3);
+                let claims =
+                    [which, which / 4].map(|at| TaskClaim { task: task(at), expect_version });
+                ClaimTasks { session: me, claims: claims.to_vec(), options }.into()
+            }
+            15 => FinishTask {
+                by: Credential::Session(me),
+                lock,
+                done: which.is_multiple_of(2),
+                expect_version: None,
+                request_id: options.request_id,
+            }
+            .into(),
+            16 if which.is_multiple_of(3) => ForgetTask { task: task(who) }.into(),
+            16 => ReopenTask { task: task(who), expect_version: None }.into(),
             _ => EndSession { session: me, cause: EndCause::OwnerDied }.into(),
         }
     }
@@ -100,6 +118,10 @@ impl Known {
                 Ok(Answer::Granted(grants)) => {
                     self.locks.extend(grants.iter().map(|grant| grant.lock));
                     self.tickets.extend(grants.iter().map(|grant| grant.ticket));
+                }
+                Ok(Answer::TasksClaimed(claimed)) => {
+                    self.locks.extend(claimed.iter().map(|one| one.grant.lock));
+                    self.tickets.extend(claimed.iter().map(|one| one.grant.ticket));
                 }
                 _ => {}
             }

@@ -161,7 +161,19 @@ impl Walk<'_> {
         }
     }
 
-    fn too_long(&self, options: &AskOptions) -> bool {
+    /// A request for locks that is granted at once, or not at all.
+    pub(super) fn wait_for(
+        &self,
+        session: SessionId,
+        wants: Vec<(Resource, LockMode)>,
+        options: &AskOptions,
+    ) -> Wait {
+        let ask = Ask { session, wants, built_on: Vec::new(), upgrade: false };
+        // As long as it lasts to decide.
+        self.wait_of(ask, options, Duration::from_secs(1))
+    }
+
+    pub(super) fn too_long(&self, options: &AskOptions) -> bool {
         let max = self.model.rules.limits.text_bytes_max;
         let long = |text: &Option<Arc<str>>| text.as_ref().is_some_and(|text| text.len() > max);
         long(&options.reason) || long(&options.metadata)
@@ -289,7 +301,13 @@ impl Walk<'_> {
         let wanted = Some(request_id?);
         let memory = &self.model.sessions.get(&session)?.memory;
         let found = memory.iter().rev().find(|finished| finished.request_id == wanted)?;
-        Some(found.asked_with(verb))
+        let is_left = match &found.outcome {
+            Outcome::Granted(locks) | Outcome::Claimed(locks) => {
+                locks.iter().any(|lock| self.model.holds.contains_key(lock))
+            }
+            _ => false,
+        };
+        Some(found.asked_with(verb, is_left))
     }
 }
 

@@ -32,7 +32,7 @@ impl Walk<'_> {
         let known = memory.iter().rev().find(|past| is_it(past.ticket, past.request_id));
         let (locks, ticket) = match (known, cancel.target) {
             (Some(past), _) => match &past.outcome {
-                Outcome::Granted(locks) => (locks.clone(), past.ticket),
+                Outcome::Granted(locks) | Outcome::Claimed(locks) => (locks.clone(), past.ticket),
                 _ => (Vec::new(), past.ticket),
             },
             (None, CancelTarget::Request(_)) => return refused("unknown"),
@@ -163,7 +163,7 @@ impl Walk<'_> {
 }
 
 /// Whoever shows a token has no session that could remember the request.
-fn remembered(by: Credential, request_id: Option<RequestId>) -> Option<RequestId> {
+pub(super) fn remembered(by: Credential, request_id: Option<RequestId>) -> Option<RequestId> {
     match by {
         Credential::Session(_) => request_id,
         Credential::Token(_) => None,

@@ -7,7 +7,7 @@ use super::{
     state::{Model, Wait},
 };
 use lockkeeper_core::{
-    Holder, LockTable, Resource, SessionId, SessionKind, SessionView, Timestamp, Waiter,
+    Holder, LockTable, Resource, SessionId, SessionKind, SessionView, Task, Timestamp, Waiter,
 };
 use std::collections::BTreeSet;
 
@@ -16,6 +16,7 @@ impl Model {
     pub fn compare(&self, table: &LockTable) -> Checked {
         self.compare_counts(table)?;
         self.compare_holds(table)?;
+        self.compare_tasks(table)?;
         self.compare_queues(table)?;
         self.compare_sessions(table)?;
         self.compare_graph(table)
@@ -31,10 +32,10 @@ impl Model {
         ensure(due == got, Invariant::I15, || {
             format!("sessions, capacities, holds, tickets: due {due:?}, got {got:?}")
         })?;
-        let due = (declared, remembered, self.deadline_count());
-        let got = (stats.declared_waits, stats.remembered, stats.deadlines);
+        let due = (declared, remembered, self.deadline_count(), self.tasks.len());
+        let got = (stats.declared_waits, stats.remembered, stats.deadlines, stats.tasks);
         ensure(due == got, Invariant::I18, || {
-            format!("declared waits, remembered, deadlines: due {due:?}, got {got:?}")
+            format!("declared waits, remembered, deadlines, tasks: due {due:?}, got {got:?}")
         })?;
         let (due, got) = (self.next_deadline(), table.next_deadline());
         ensure(due == got, Invariant::I14, || {
@@ -72,6 +73,12 @@ impl Model {
             ensure(due == got, Invariant::I15, || format!("grant: due {due:?}, got {got:?}"))?;
         }
         Ok(())
+    }
+
+    fn compare_tasks(&self, table: &LockTable) -> Checked {
+        let due: Vec<Task> = self.tasks.keys().map(|name| self.task(name)).collect();
+        let got = table.tasks();
+        ensure(due == got, Invariant::I15, || format!("tasks: due {due:?}, got {got:?}"))
     }
 
     fn known(&self) -> BTreeSet<&Resource> {

@@ -46,7 +46,10 @@ impl Walk<'_> {
             Command::DeclareCapacity(declare) => self.capacity(declare),
             Command::Tick => said(Answer::Ticked),
             Command::Resume(resume) => self.resume(*resume),
-            _ => refused("empty_batch"),
+            Command::ClaimTasks(claim) => self.claim(claim),
+            Command::FinishTask(finish) => self.finish(*finish),
+            Command::ReopenTask(reopen) => self.reopen(reopen),
+            Command::ForgetTask(forget) => self.forget(forget),
         };
         if let Some(expect) = due {
             self.replies.insert(self.call, expect);

@@ -61,6 +61,11 @@ impl Walk<'_> {
             Fact::CapacityDeclared { resource, capacity } => self.capacity_set(resource, *capacity),
             Fact::DeadlockFound(report) => self.verdict(report),
             Fact::Resumed { poll_by } => self.resumed(*poll_by),
+            Fact::TaskMoved { task, lock } => self.task_moved(task, *lock),
+            Fact::TaskForgotten { task } => self.task_forgotten(task),
+            Fact::Remembered { session, request_id, ticket: None, outcome } => {
+                self.remembered(*session, *request_id, outcome)
+            }
             other => broken(Invariant::I20, format!("not a fact the model knows: {other:?}")),
         }
     }
@@ -278,6 +283,7 @@ impl Walk<'_> {
                 })?;
             }
             _ => {
+                self.claim_ended(lock, &freed.cause);
                 self.model.holds.remove(&lock);
                 self.model.end_phase(&resource);
                 self.model.settle(session);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::Turn;
 use lockkeeper_core::{
-    CallId, Command, Event, Fact, LockId, News, Record, SessionId, TicketId, Timestamp,
+    CallId, Command, Event, Fact, LockId, News, Record, SessionId, Task, TicketId, Timestamp,
 };
 use std::collections::BTreeMap;
 
@@ -26,6 +26,8 @@ pub(super) struct Walk<'w> {
     pub(super) second_upgrade: bool,
     /// The ticket with which the command queued.
     pub(super) asked: Option<TicketId>,
+    /// The task whose claim has just ended, as it must become at once.
+    pub(super) moving: Option<Task>,
     /// How many deadlocks have been found in this turn.
     pub(super) verdicts: usize,
 }
@@ -45,6 +47,7 @@ impl Model {
             obeying: false,
             second_upgrade: false,
             asked: None,
+            moving: None,
             verdicts: 0,
         };
         let replies = walk.walk()?;
@@ -101,6 +104,9 @@ impl Walk<'_> {
 
     /// What must happen although nobody asks for it.
     fn due(&self) -> Option<(Invariant, String)> {
+        if let Some(task) = &self.moving {
+            return Some((Invariant::I20, format!("a claim has ended, so that {task:?} is due")));
+        }
         let (model, now) = (&*self.model, self.model.now);
         if let Some(hold) = model.holds.values().find(|hold| hold.ends_at() <= now) {
             let what = format!("hold {} on {} has ended", hold.lock, hold.resource);
@@ -141,6 +147,10 @@ impl Walk<'_> {
         let resumes = matches!(self.owed.fresh.front(), Some(Fresh::Resume(_)));
         ensure(!resumes || matches!(record.fact, Fact::Resumed { .. }), Invariant::I17, || {
             format!("before the table has resumed: {:?}", record.fact)
+        })?;
+        let moves = self.moving.is_none() || matches!(record.fact, Fact::TaskMoved { .. });
+        ensure(moves, Invariant::I20, || {
+            format!("{:?} is due at once, and not {:?}", self.moving, record.fact)
         })?;
         self.model.stirred = true;
         self.model.last.fact = record.at;

@@ -227,6 +227,9 @@ impl Walk<'_> {
         if wait.request_id.is_some() || wait.told {
             let outcome = match (wait.upgrade, locks.first()) {
                 (true, Some(lock)) => Outcome::Converted(*lock),
+                _ if matches!(self.owed.fresh.front(), Some(Fresh::Claim(..))) => {
+                    Outcome::Claimed(locks)
+                }
                 _ => Outcome::Granted(locks),
             };
             self.model.remember(wait.session, wait.request_id, Some(wait.ticket), outcome);

@@ -10,7 +10,7 @@
 //! | `invariant` | the promises by name |
 //! | `rules` | modes, the rule of granting, the orders of victims |
 //! | `state` | what the model knows |
-//! | `decide`, `asks`, `changes` | what a command is due to do |
+//! | `decide`, `asks`, `changes`, `tasks` | what a command is due to do |
 //! | `owed` | what is due in a turn |
 //! | `follow` | the walk along a turn |
 //! | `facts`, `grants`, `verdict` | whether a fact is owed, and what it changes |
@@ -32,6 +32,7 @@ mod owed;
 mod rest;
 mod rules;
 mod state;
+mod tasks;
 mod upkeep;
 mod verdict;
 

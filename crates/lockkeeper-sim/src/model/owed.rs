@@ -3,7 +3,7 @@
 use super::state::{Hold, Outcome, Wait};
 use lockkeeper_core::{
     Answer, EndCause, Grant, LeaveCause, LockId, LockMode, Refusal, ReleaseCause, Reply, RequestId,
-    Resource, SessionId, SessionKind, TicketId, Timestamp, Token,
+    Resource, SessionId, SessionKind, Task, TicketId, Timestamp, Token, WhyNotClaimed,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -58,6 +58,24 @@ pub(crate) enum Fresh {
     Unpoll(TicketId),
     /// A rebuilt table is in service again; tickets must be polled by then.
     Resume(Timestamp),
+    /// A session claims a task, whose hold is granted by now.
+    Claim(SessionId, Resource),
+    /// A task is open again.
+    Reopen(Task),
+    /// A task is forgotten.
+    Forget(Resource),
+    /// A session remembers by a request that a task became this.
+    Remember(SessionId, RequestId, Task),
+}
+
+/// Why a task cannot be claimed.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum NotClaimed {
+    /// By so many holds, and so many wait there.
+    Held(usize, usize),
+    Done,
+    /// Another version was seen.
+    Version(u64),
 }
 
 /// What token a change of mode brings.
@@ -135,6 +153,8 @@ impl Owed {
 pub(crate) enum Expect {
     /// A refusal with this code.
     Refused(&'static str),
+    /// Exactly these cannot be claimed.
+    ClaimFailed(Vec<(Task, NotClaimed)>),
     /// Exactly these are taken.
     Busy(Vec<Resource>),
     /// Exactly this.
@@ -154,7 +174,8 @@ impl Expect {
     /// What a remembered request is told.
     pub(crate) fn of(outcome: &Outcome, held: impl Fn(&LockId) -> Option<Grant>) -> Expect {
         match outcome {
-            Outcome::Granted(locks) => {
+            Outcome::Moved(task) => Expect::Said(Answer::TaskMoved(task.clone())),
+            Outcome::Granted(locks) | Outcome::Claimed(locks) => {
                 let grants: Option<Vec<Grant>> = locks.iter().map(held).collect();
                 grants.map_or(Expect::Refused("not_holder"), Expect::granted)
             }
@@ -175,6 +196,18 @@ impl Expect {
     pub(crate) fn is_met_by(&self, reply: &Reply) -> bool {
         match (self, &reply.outcome) {
             (Expect::Refused(code), Err(refusal)) => refusal.code() == *code,
+            (Expect::ClaimFailed(due), Err(Refusal::ClaimFailed { failed })) => {
+                let why = |why: &WhyNotClaimed| match why {
+                    WhyNotClaimed::Held(by) => Some(NotClaimed::Held(by.held_by, by.waiting)),
+                    WhyNotClaimed::Done => Some(NotClaimed::Done),
+                    WhyNotClaimed::VersionMismatch { expected } => {
+                        Some(NotClaimed::Version(*expected))
+                    }
+                    _ => None,
+                };
+                let said = failed.iter().map(|one| (one.task.clone(), why(&one.why)));
+                said.eq(due.iter().map(|(task, why)| (task.clone(), Some(why.clone()))))
+            }
             (Expect::Busy(taken), Err(Refusal::Busy { obstacles })) => {
                 taken.iter().eq(obstacles.iter().map(|obstacle| &obstacle.resource))
             }

@@ -3,7 +3,7 @@
 use super::rules::{Place, Rules};
 use lockkeeper_core::{
     CallId, Epoch, Grant, Holder, LockId, LockMode, RequestId, Resource, SessionId, SessionKind,
-    TicketId, Timestamp, Token,
+    Task, TaskStatus, TicketId, Timestamp, Token,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,6 +18,7 @@ pub struct Model {
     pub(crate) holds: BTreeMap<LockId, Hold>,
     pub(crate) waits: BTreeMap<TicketId, Wait>,
     pub(crate) capacities: BTreeMap<Resource, u32>,
+    pub(crate) tasks: BTreeMap<Resource, Booked>,
     /// The token that the readers and updaters of the present phase share.
     pub(crate) generations: BTreeMap<Resource, Token>,
     pub(crate) last: Last,
@@ -36,6 +37,15 @@ pub(crate) struct Last {
     pub(crate) session: u64,
     pub(crate) event: u64,
     pub(crate) fact: Timestamp,
+}
+
+/// One task.
+#[derive(Clone, Debug)]
+pub(crate) struct Booked {
+    pub(crate) version: u64,
+    pub(crate) status: TaskStatus,
+    /// The hold that claims it.
+    pub(crate) lock: Option<LockId>,
 }
 
 /// One open session.
@@ -109,6 +119,8 @@ pub(crate) struct Finished {
 #[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     Granted(Vec<LockId>),
+    Claimed(Vec<LockId>),
+    Moved(Task),
     Converted(LockId),
     Refused(&'static str),
     Released(LockId, u32),
@@ -123,13 +135,21 @@ pub(crate) enum Verb {
     Release,
     Renew,
     Downgrade,
+    Claim,
+    Finish,
 }
 
 impl Finished {
     /// The same to whoever asks again with this verb; a refusal, if the id had another use.
-    pub(crate) fn asked_with(&self, verb: Verb) -> Finished {
+    ///
+    /// Locks and claims are told apart by what is left of them: when nothing `is_left`, whoever
+    /// asks is told that it is over.
+    pub(crate) fn asked_with(&self, verb: Verb, is_left: bool) -> Finished {
         let verbs: &[Verb] = match self.outcome {
+            Outcome::Granted(_) | Outcome::Claimed(_) if !is_left => &[Verb::Acquire, Verb::Claim],
             Outcome::Granted(_) => &[Verb::Acquire],
+            Outcome::Claimed(_) => &[Verb::Claim],
+            Outcome::Moved(_) => &[Verb::Finish],
             Outcome::Converted(_) => &[Verb::Upgrade, Verb::Downgrade],
             Outcome::Refused(_) => &[Verb::Acquire, Verb::Upgrade],
             Outcome::Released(..) => &[Verb::Release],
@@ -154,6 +174,7 @@ impl Model {
             holds: BTreeMap::new(),
             waits: BTreeMap::new(),
             capacities: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             generations: BTreeMap::new(),
             last: Last { event: last_event, ..Last::default() },
             turns: 0,
@@ -205,6 +226,20 @@ impl Model {
             self.waits.values().filter(|wait| wait.mode_for(resource).is_some()).collect();
         queue.sort_by_key(|wait| wait.place());
         queue
+    }
+
+    /// A task; one that nobody has heard of is open.
+    pub(crate) fn task(&self, name: &Resource) -> Task {
+        let (version, status) = match self.tasks.get(name) {
+            Some(task) => (task.version, task.status),
+            None => (0, TaskStatus::Open),
+        };
+        Task { resource: name.clone(), version, status }
+    }
+
+    pub(crate) fn task_claimed_with(&self, lock: LockId) -> Option<Resource> {
+        let mut tasks = self.tasks.iter();
+        tasks.find(|(_, task)| task.lock == Some(lock)).map(|(name, _)| name.clone())
     }
 
     pub(crate) fn agent(&self, session: SessionId) -> Arc<str> {

@@ -5,9 +5,10 @@ use super::{
     role::Role,
 };
 use lockkeeper_core::{
-    Acquire, AcquireAll, AskOptions, CallId, Cancel, CancelTarget, Command, Credential,
-    DeclareWait, Downgrade, EndCause, EndSession, Grant, Lineage, LockMode, OpenSession, Release,
-    Renew, RequestId, Resource, SessionId, SessionKind, TicketId, Upgrade, Wait, WithdrawWait,
+    Acquire, AcquireAll, AskOptions, CallId, Cancel, CancelTarget, ClaimTasks, Command, Credential,
+    DeclareWait, Downgrade, EndCause, EndSession, FinishTask, Grant, Lineage, LockMode,
+    OpenSession, Release, Renew, RequestId, Resource, ResourceType, SessionId, SessionKind,
+    TaskClaim, TicketId, Upgrade, Wait, WithdrawWait,
 };
 use rand::{Rng, rngs::SmallRng};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -32,6 +33,8 @@ pub(crate) struct Agent {
     /// Requests it made lately, with their ids.
     pub(super) made: Vec<Command>,
     pub(super) declared: Vec<SessionId>,
+    /// At which versions it has seen tasks.
+    pub(super) seen: BTreeMap<Resource, u64>,
     requests: u128,
 }
 
@@ -55,6 +58,7 @@ impl Agent {
             tickets: Vec::new(),
             made: Vec::new(),
             declared: Vec::new(),
+            seen: BTreeMap::new(),
             requests: (number as u128) << 64,
         }
     }
@@ -220,7 +224,10 @@ impl Agent {
         if self.holds.is_empty() {
             return None;
         }
-        let grant = pick(rng, &self.holds);
+        let grant = pick(rng, &self.holds).clone();
+        if grant.resource.resource_type() == ResourceType::Task && rng.random_bool(0.7) {
+            return Some(self.finish(rng, session, &grant));
+        }
         let (lock, token) = (grant.lock, grant.token);
         // A guard gives back its own share, a program whatever is left.
         let share = rng.random_bool(0.5).then_some(grant.ticket);
@@ -277,11 +284,49 @@ impl Agent {
                 let slots = rng.random_range(1..=3);
                 one(pick(rng, &places.models).clone(), LockMode::Permit(slots))
             }
+            Role::Claimer => self.claim(rng, session, places, options),
             Role::Parent => match around.sessions {
                 [] => one(places.hot.clone(), LockMode::Shared),
                 others => self.parent(rng, session, others),
             },
         };
+        self.note(&command);
+        command
+    }
+
+    /// Mostly with what it has seen; sometimes with a guess, or one task twice.
+    fn claim(
+        &mut self,
+        rng: &mut SmallRng,
+        session: SessionId,
+        places: &Places,
+        options: AskOptions,
+    ) -> Command {
+        let count = *pick(rng, &[1, 1, 1, 2, 3]);
+        let claims = (0..count)
+            .map(|_| {
+                let task = pick(rng, &places.tasks).clone();
+                let expect_version = match rng.random_range(0..10) {
+                    0..=4 => None,
+                    5..=8 => self.seen.get(&task).copied(),
+                    _ => Some(rng.random_range(0..3)),
+                };
+                TaskClaim { task, expect_version }
+            })
+            .collect();
+        ClaimTasks { session, claims, options }.into()
+    }
+
+    fn finish(&mut self, rng: &mut SmallRng, session: SessionId, grant: &Grant) -> Command {
+        let by = match rng.random_bool(0.2) {
+            true => Credential::Token(grant.token),
+            false => Credential::Session(session),
+        };
+        let seen = self.seen.get(&grant.resource).copied();
+        let expect_version = seen.filter(|_| rng.random_bool(0.5));
+        let request_id = self.request_id(rng, 0.3);
+        let done = rng.random_bool(0.4);
+        let command = FinishTask { by, lock: grant.lock, done, expect_version, request_id }.into();
         self.note(&command);
         command
     }
@@ -377,6 +422,8 @@ pub(crate) fn request_of(command: &Command) -> Option<RequestId> {
         Command::Release(release) => release.request_id,
         Command::Renew(renew) => renew.request_id,
         Command::Downgrade(downgrade) => downgrade.request_id,
+        Command::ClaimTasks(claim) => claim.options.request_id,
+        Command::FinishTask(finish) => finish.request_id,
         _ => None,
     }
 }

@@ -20,6 +20,18 @@ impl Agent {
                     self.learn(grant);
                 }
             }
+            Ok(Answer::TasksClaimed(claimed)) => {
+                for one in claimed {
+                    self.seen.insert(one.task.resource.clone(), one.task.version);
+                    self.learn(&one.grant);
+                }
+            }
+            Ok(Answer::TaskMoved(task)) => {
+                self.seen.insert(task.resource.clone(), task.version);
+                if let Command::FinishTask(finish) = command {
+                    self.lose(finish.lock);
+                }
+            }
             Ok(Answer::Changed(grant)) => self.learn(grant),
             Ok(Answer::Released { lock, remaining: 0 }) => self.lose(*lock),
             Ok(Answer::Queued { ticket, .. }) => self.tickets.push(*ticket),
@@ -31,6 +43,13 @@ impl Agent {
             Ok(_) => {}
             Err(Refusal::SessionEnded { session }) if self.session == Some(*session) => {
                 self.forget_session();
+            }
+            Err(Refusal::ClaimFailed { failed }) => {
+                self.seen
+                    .extend(failed.iter().map(|one| (one.task.resource.clone(), one.task.version)));
+            }
+            Err(Refusal::VersionMismatch { task, .. }) => {
+                self.seen.insert(task.resource.clone(), task.version);
             }
             Err(Refusal::NotHolder { lock, .. } | Refusal::StaleToken { lock }) => self.lose(*lock),
             Err(Refusal::Revoking { lock, .. }) => self.lose(*lock),

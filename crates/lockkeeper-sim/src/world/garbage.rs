@@ -2,16 +2,23 @@
 
 use super::places::{Places, pick};
 use lockkeeper_core::{
-    Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, Command, Credential, DeclareCapacity,
-    DeclareWait, Downgrade, EndCause, EndSession, ForceUnlock, LockId, LockMode, OpenSession,
-    Release, ReleaseAll, RequestId, Resource, ResourceType, Resume, SessionId, TicketId, Token,
-    Upgrade, Wait, WithdrawWait,
+    Acquire, AcquireAll, AskOptions, Cancel, CancelTarget, ClaimTasks, Command, Credential,
+    DeclareCapacity, DeclareWait, Downgrade, EndCause, EndSession, FinishTask, ForceUnlock,
+    ForgetTask, LockId, LockMode, OpenSession, Release, ReleaseAll, ReopenTask, RequestId,
+    Resource, ResourceType, Resume, SessionId, TaskClaim, TicketId, Token, Upgrade, Wait,
+    WithdrawWait,
 };
 use rand::{Rng, rngs::SmallRng};
 
 /// An administrator: capacities come and go, locks are forced, agents are emptied.
 pub(crate) fn rough_hand(rng: &mut SmallRng, places: &Places, agents: usize) -> Command {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..16) {
+        10..=14 => {
+            let task = pick(rng, &places.tasks).clone();
+            let expect_version = rng.random_bool(0.2).then(|| rng.random_range(0..4));
+            ReopenTask { task, expect_version }.into()
+        }
+        15 => ForgetTask { task: pick(rng, &places.tasks).clone() }.into(),
         0..=6 => {
             let resource = match rng.random_bool(0.9) {
                 true => pick(rng, &places.models).clone(),
@@ -50,7 +57,23 @@ pub(crate) fn garbage(rng: &mut SmallRng, places: &Places, sessions: &[SessionId
     let lock = LockId::from_u128(rng.random());
     let options = AskOptions::default();
     let request_id = None;
-    match rng.random_range(0..16) {
+    match rng.random_range(0..20) {
+        16 => ClaimTasks { session, claims: vec![], options }.into(),
+        17 => {
+            let task = places.any(rng);
+            let claims = vec![TaskClaim { task, expect_version: Some(rng.random()) }];
+            ClaimTasks { session, claims, options }.into()
+        }
+        18 => {
+            let by = Credential::Session(session);
+            FinishTask { by, lock, done: true, expect_version: None, request_id }.into()
+        }
+        19 => {
+            let claims = (0..9)
+                .map(|_| TaskClaim { task: pick(rng, &places.tasks).clone(), expect_version: None })
+                .collect();
+            ClaimTasks { session, claims, options }.into()
+        }
         0 => AcquireAll { session, wants: vec![], options }.into(),
         1 => {
             let resource = pick(rng, &places.models).clone();

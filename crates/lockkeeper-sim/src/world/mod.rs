@@ -14,7 +14,8 @@ mod role;
 use crate::{Bench, Fences, Input, Invariant, Turn, Violation, broken, ensure, report::Tally};
 use agent::{Agent, Around};
 use lockkeeper_core::{
-    CallId, Command, DeclareCapacity, EndCause, EndSession, Event, Fact, News, SessionId, Timestamp,
+    CallId, Command, DeclareCapacity, EndCause, EndSession, Event, Fact, ForgetTask, News,
+    SessionId, Task, Timestamp,
 };
 use places::{Places, pick, rules};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -290,6 +291,9 @@ impl World {
         }
         for resource in self.bench.table.resources() {
             self.act(None, DeclareCapacity { resource, capacity: None }.into())?;
+        }
+        for Task { resource: task, .. } in self.bench.table.tasks() {
+            self.act(None, ForgetTask { task }.into())?;
         }
         Ok(())
     }

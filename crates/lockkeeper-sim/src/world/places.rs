@@ -16,6 +16,8 @@ pub(crate) struct Places {
     pub(crate) hot: Resource,
     /// Declared with a capacity.
     pub(crate) models: Vec<Resource>,
+    /// Claimed.
+    pub(crate) tasks: Vec<Resource>,
 }
 
 impl Places {
@@ -33,6 +35,7 @@ impl Places {
             documents: (0..documents).map(|at| Resource::database(&numbered(at))).collect(),
             hot: Resource::new(ResourceType::from("git"), "index"),
             models: ["small", "large"].map(Resource::llm).to_vec(),
+            tasks: (0..4).map(|at| Resource::task(&numbered(at))).collect(),
         }
     }
 
@@ -41,6 +44,8 @@ impl Places {
             0..=3 => pick(rng, &self.files).clone(),
             4..=6 => pick(rng, &self.documents).clone(),
             7..=8 => pick(rng, &self.models).clone(),
+            // Now and then somebody locks a task without claiming it.
+            _ if rng.random_bool(0.2) => pick(rng, &self.tasks).clone(),
             _ => self.hot.clone(),
         }
     }
@@ -63,6 +68,7 @@ pub(crate) fn rules(rng: &mut SmallRng) -> Rules {
         sessions_max: 500,
         batch_max: if small { 3 } else { 8 },
         capacities_max: 3,
+        tasks_max: if small { 3 } else { 1_000 },
         lease_max: Duration::from_secs(120),
         wait_max: Duration::from_secs(90),
         remembered_per_session: *pick(rng, &[2, 8, 64]),

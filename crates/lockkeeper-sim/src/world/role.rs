@@ -21,12 +21,14 @@ pub(crate) enum Role {
     Prompter,
     /// Waits for other agents.
     Parent,
+    /// Claims tasks and finishes them.
+    Claimer,
     /// Asks for several things without waiting for the first.
     Parallel,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 10] = [
+    pub(crate) const ALL: [Role; 11] = [
         Role::Ordered,
         Role::Disordered,
         Role::HotSpot,
@@ -36,6 +38,7 @@ impl Role {
         Role::Batcher,
         Role::Prompter,
         Role::Parent,
+        Role::Claimer,
         Role::Parallel,
     ];
 }
