@@ -3,6 +3,7 @@
 use crate::{
     clock::Clock,
     error::{CallError, ConvertError, ReleaseError, RenewError},
+    fate::{Fate, Word},
     request::UpgradeRequest,
     session::Owner,
 };
@@ -15,7 +16,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,13 +47,25 @@ impl fmt::Display for Lost {
 /// How much room the book keeps without asking.
 const ROOMY: usize = 1024;
 
-/// The fates of a hold. `OVERDUE` is a guard's own finding; the others are the coordinator's word.
-const HELD: u8 = 0;
-const EXPIRED: u8 = 1;
-const REVOKED: u8 = 2;
-const RELEASED: u8 = 3;
-const OVERDUE: u8 = 4;
-const NOT_REVOKING: u64 = u64::MAX;
+impl From<Lost> for Word {
+    fn from(lost: Lost) -> Word {
+        match lost {
+            Lost::Expired => Word::Expired,
+            Lost::Revoked => Word::Revoked,
+            Lost::Released => Word::Released,
+        }
+    }
+}
+
+impl From<Word> for Lost {
+    fn from(word: Word) -> Lost {
+        match word {
+            Word::Expired => Lost::Expired,
+            Word::Revoked => Lost::Revoked,
+            Word::Released => Lost::Released,
+        }
+    }
+}
 
 /// What all guards of one hold know of it; the actor's news arrive here.
 pub(crate) struct HoldState {
@@ -62,11 +75,9 @@ pub(crate) struct HoldState {
     clock: Clock,
     mode: Mutex<LockMode>,
     token: AtomicU64,
-    expires_at: AtomicU64,
+    fate: Fate,
     /// How long the lease was when it was granted or renewed, in milliseconds.
     lease: AtomicU64,
-    revoking: AtomicU64,
-    fate: AtomicU8,
     changed: Notify,
 }
 
@@ -79,10 +90,8 @@ impl HoldState {
             clock,
             mode: Mutex::new(grant.mode),
             token: AtomicU64::new(grant.token.get()),
-            expires_at: AtomicU64::new(grant.expires_at.0),
+            fate: Fate::new(grant.expires_at.0),
             lease: AtomicU64::new(grant.expires_at.since(clock.now())),
-            revoking: AtomicU64::new(NOT_REVOKING),
-            fate: AtomicU8::new(HELD),
             changed: Notify::new(),
         }
     }
@@ -92,7 +101,7 @@ impl HoldState {
     }
 
     pub(crate) fn renewed(&self, expires_at: Timestamp) {
-        self.expires_at.store(expires_at.0, Ordering::Release);
+        self.fate.renew(expires_at.0);
         self.lease.store(expires_at.since(self.clock.now()), Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -104,54 +113,28 @@ impl HoldState {
     }
 
     pub(crate) fn revoking(&self, until: Timestamp) {
-        self.revoking.store(until.0, Ordering::Release);
+        self.fate.revoke(until.0);
         self.changed.notify_waiters();
     }
 
-    /// The coordinator's first word counts: what expired was not released later.
     pub(crate) fn end(&self, lost: Lost) {
-        let fate = match lost {
-            Lost::Expired => EXPIRED,
-            Lost::Revoked => REVOKED,
-            Lost::Released => RELEASED,
-        };
-        if !self.is_told_over() {
-            self.fate.store(fate, Ordering::Release);
-        }
+        self.fate.end(lost.into());
         self.changed.notify_waiters();
     }
 
     /// Whether it is over: by the coordinator's word, or by its own deadline, whichever is first.
-    /// What was lost once stays lost, even if the coordinator was about to renew it.
     pub(crate) fn lost(&self) -> Option<Lost> {
-        match self.fate.load(Ordering::Acquire) {
-            HELD if self.clock.now() >= self.ends_at() => {
-                let overdue = (Ordering::AcqRel, Ordering::Acquire);
-                let _ = self.fate.compare_exchange(HELD, OVERDUE, overdue.0, overdue.1);
-                Some(Lost::Expired)
-            }
-            HELD => None,
-            EXPIRED | OVERDUE => Some(Lost::Expired),
-            REVOKED => Some(Lost::Revoked),
-            _ => Some(Lost::Released),
-        }
+        self.fate.lost(self.clock.now().0).map(Lost::from)
     }
 
-    /// When it ends by itself.
-    fn ends_at(&self) -> Timestamp {
-        let expires_at = self.expires_at.load(Ordering::Acquire);
-        Timestamp(expires_at.min(self.revoking.load(Ordering::Acquire)))
-    }
-
-    fn is_told_over(&self) -> bool {
-        matches!(self.fate.load(Ordering::Acquire), EXPIRED | REVOKED | RELEASED)
+    fn expires_at(&self) -> Timestamp {
+        Timestamp(self.fate.expires_at())
     }
 
     /// When to renew a lease that renews itself: when a third of it is over, or sooner if that was
     /// missed.
     pub(crate) fn renew_in(&self) -> Duration {
-        let ends_at = Timestamp(self.expires_at.load(Ordering::Acquire));
-        let left = Duration::from_millis(ends_at.since(self.clock.now()));
+        let left = Duration::from_millis(self.expires_at().since(self.clock.now()));
         let lease = Duration::from_millis(self.lease.load(Ordering::Acquire));
         (lease / 3).min(left / 2).max(Duration::from_millis(1))
     }
@@ -164,7 +147,7 @@ impl HoldState {
             if let Some(lost) = self.lost() {
                 return lost;
             }
-            let end = tokio::time::sleep_until(self.clock.instant(self.ends_at()));
+            let end = tokio::time::sleep_until(self.clock.instant(Timestamp(self.fate.ends_at())));
             tokio::select! {
                 () = changed => {}
                 () = end => {}
@@ -177,11 +160,10 @@ impl HoldState {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.revoking.load(Ordering::Acquire) {
-                NOT_REVOKING => {}
-                until => return Timestamp(until),
+            if let Some(until) = self.fate.revoking() {
+                return Timestamp(until);
             }
-            if self.is_told_over() {
+            if self.fate.is_said() {
                 return self.clock.now();
             }
             changed.await;
@@ -291,7 +273,7 @@ impl LockGuard {
 
     /// When the lease ends unless it is renewed.
     pub fn expires_at(&self) -> Timestamp {
-        Timestamp(self.state.expires_at.load(Ordering::Acquire))
+        self.state.expires_at()
     }
 
     /// How long the request for it queued.
@@ -413,7 +395,7 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if self.armed && !self.state.is_told_over() {
+        if self.armed && !self.state.fate.is_said() {
             self.owner.owe(self.release_command().into());
         }
     }

@@ -58,6 +58,7 @@ mod clock;
 mod config;
 mod error;
 mod event;
+mod fate;
 mod fence;
 mod guard;
 mod manager;
@@ -68,6 +69,19 @@ mod renewal;
 mod request;
 mod session;
 mod task;
+
+/// Stores: what [`LockManager::over`] takes, and the one in SQLite that it takes by default.
+pub mod store {
+    pub use lockkeeper_store::{
+        Batch, Claim, MigrationReport, OpenOptions, PruneBefore, Reader, SqliteStore, Store,
+        migrate,
+    };
+}
+
+/// The shared memory that `fate` is built of; its race tests bring another one.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+}
 
 pub use actor::{
     Acquired, ContentionNow, Inspect, Leases, List, LockActor, LockActorArgs, Queue, Sessions,
@@ -83,7 +97,7 @@ pub use event::{Events, Heard, ProjectEvent};
 pub use fence::{FenceGate, Fenced};
 pub use guard::{GuardWatch, LockGuard, LockGuards, Lost};
 pub use lockkeeper_core::*;
-pub use lockkeeper_store::{AuditFilter, AuditRow, Durability, Retention, Store, StoreError};
+pub use lockkeeper_store::{AuditFilter, AuditRow, Durability, Retention, StoreError};
 pub use manager::{LockManager, ResourceKey, SessionRequest, ShutdownReport};
 pub use metrics::{MetricsTaken, Prometheus};
 pub use orchestrator::{AgentHandle, AgentRequest, Orchestrator, RestartAgent};

@@ -3,7 +3,7 @@
 //! It runs on the writer's thread, after the commit. Whoever lost a lock hears of it before
 //! anybody hears that he got it.
 
-use super::{JournalFailed, LockActor, LockActorArgs, Shared};
+use super::{JournalFailed, LockActorArgs, Shared};
 use crate::{
     ProjectEvent,
     error::{CallError, Unavailable},
@@ -11,7 +11,7 @@ use crate::{
     metrics::{Meter, ProjectMeter},
     session::Owner,
 };
-use kameo::{actor::WeakActorRef, reply::ReplySender};
+use kameo::reply::ReplySender;
 use lockkeeper_core::{
     Answer, CallId, Command, DeadlockReport, Event, Grant, LockNews, LockTable, News, Refusal,
     Settled, Task,
@@ -110,7 +110,6 @@ fn arm(answer: Answer, owner: &Arc<Owner>) -> Told {
 /// Speaks for one reign of one project.
 pub(super) struct Desk {
     project: Arc<str>,
-    me: WeakActorRef<LockActor>,
     shared: Arc<Shared>,
     book: Arc<GuardBook>,
     /// Calls whose answer comes in a later turn.
@@ -121,10 +120,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(args: &LockActorArgs, me: WeakActorRef<LockActor>) -> Desk {
+    pub(super) fn new(args: &LockActorArgs) -> Desk {
         Desk {
             project: args.project.clone(),
-            me,
             shared: args.shared.clone(),
             book: args.shared.book.clone(),
             waiting: HashMap::new(),
@@ -175,9 +173,7 @@ impl Desk {
         if self.failed.is_none() {
             tracing::error!(project = %self.project, %error, "a turn could not be written");
             self.failed = Some(error.clone());
-            if let Some(me) = self.me.upgrade() {
-                let _ = me.tell(JournalFailed(error.clone())).try_send();
-            }
+            self.shared.tell_actor(JournalFailed(error.clone()));
         }
         caller.unavailable(&Unavailable::Store(error), &self.shared);
     }

@@ -35,7 +35,7 @@ use std::{
     ops::ControlFlow,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -57,7 +57,6 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// A [`crate::LockManager`] starts one for each project and supervises it; get its address with
 /// [`crate::LockManager::lock_actor`]. Every command of the core is a message to it.
 pub struct LockActor {
-    me: WeakActorRef<LockActor>,
     args: LockActorArgs,
     state: State,
     /// The one timer: fires at the next deadline, or somewhat before.
@@ -93,6 +92,9 @@ impl fmt::Debug for LockActorArgs {
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) book: Arc<GuardBook>,
+    /// The address of its first life, which reaches all of them. A later life has no strong address
+    /// of its own: nobody holds the one it was started with, so a weak one leads nowhere.
+    address: OnceLock<ActorRef<LockActor>>,
     /// What must happen and could not be written: done first in the next life.
     debts: Mutex<Vec<Command>>,
     /// Whether the sessions of earlier processes have ended, on record.
@@ -100,6 +102,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Says something to the actor, whichever life it is in.
+    pub(crate) fn tell_actor(&self, failed: JournalFailed) {
+        if let Some(address) = self.address.get() {
+            let _ = address.tell(failed).try_send();
+        }
+    }
+
     pub(crate) fn owe(&self, command: Command) {
         self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(command);
     }
@@ -135,9 +144,9 @@ impl Actor for LockActor {
     }
 
     async fn on_start(args: LockActorArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
+        args.shared.address.get_or_init(|| me);
         let why = Unavailable::Crashed;
         let mut actor = LockActor {
-            me: me.downgrade(),
             args,
             state: State::Down { why, retry_at: None, backoff: RETRY_FIRST },
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
@@ -211,7 +220,7 @@ impl LockActor {
             tickets = found.tickets,
             "project taken over"
         );
-        let desk = Desk::new(&self.args, self.me.clone());
+        let desk = Desk::new(&self.args);
         let journal = self.args.keeping.open(claim);
         self.state =
             State::Serving(Box::new(Serving { table, journal, desk: Arc::new(Mutex::new(desk)) }));
