@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Claim, renew, complete; and what those hear who come late.
 async fn one_task_one_worker(ann: &Session, ben: &Session) -> Result<(), Box<dyn Error>> {
-    let design = claim(ann, "design").await?;
+    let design = ann.claim("design").lease(LEASE).await?;
     println!("ann claims design: {} at version {}", design.task().status, design.task().version);
     match ben.claim("design").await {
         Err(refusal @ TaskError::ClaimFailed { .. }) => println!("ben is refused: {refusal}"),
@@ -65,7 +65,7 @@ async fn all_or_nothing(
     ben: &Session,
 ) -> Result<(), Box<dyn Error>> {
     println!();
-    let docs = claim(ben, "docs").await?;
+    let docs = ben.claim("docs").lease(LEASE).await?;
     match ann.claim_batch(["api", "client", "docs"]).lease(LEASE).await {
         Err(refusal @ TaskError::ClaimFailed { .. }) => {
             println!("ann wants api, client and docs: {refusal}");
@@ -107,12 +107,11 @@ async fn a_worker_dies(
     };
     println!("tests is {} again, at version {}", open.status, open.version);
 
-    match ann.claim("tests").expect_version("tests", version).await {
+    match ann.claim("tests").expect_version(version).await {
         Err(refusal @ TaskError::ClaimFailed { .. }) => println!("ann, outdated: {refusal}"),
         other => return Err(format!("expected a refusal, got {other:?}").into()),
     }
-    let mut again = ann.claim("tests").expect_version("tests", open.version).await?;
-    let tests = again.pop().ok_or("a claim of one task is one guard")?;
+    let tests = ann.claim("tests").expect_version(open.version).await?;
     println!("ann looks again and claims it: version {}", tests.task().version);
     tests.complete().await?;
     Ok(())
@@ -160,12 +159,6 @@ async fn a_whole_list(
     }
 }
 
-/// Claims one task.
-async fn claim(session: &Session, task: &str) -> Result<TaskGuard, Box<dyn Error>> {
-    let mut claimed = session.claim(task).lease(LEASE).await?;
-    claimed.pop().ok_or_else(|| "a claim of one task is one guard".into())
-}
-
 /// Keeps its claim in its own state, so that it is gone when the actor is.
 #[derive(Actor)]
 struct Clumsy {
@@ -179,7 +172,7 @@ impl Message<Take> for Clumsy {
     type Reply = Result<u64, TaskError>;
 
     async fn handle(&mut self, it: Take, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        self.has = self.context.session().claim(it.0).lease(LEASE).await?.pop();
+        self.has = Some(self.context.session().claim(it.0).lease(LEASE).await?);
         Ok(self.has.as_ref().map_or(0, |claimed| claimed.task().version))
     }
 }
@@ -225,14 +218,13 @@ impl Worker {
     async fn do_one(&self, at: usize, round: usize) -> Result<bool, TaskError> {
         use lockkeeper::WhyNotClaimed;
         let name = format!("page-{at:02}");
-        let claimed = match self.context.session().claim(&name).lease(LEASE).await {
-            Ok(mut claimed) => claimed.pop(),
+        let task = match self.context.session().claim(&name).lease(LEASE).await {
+            Ok(task) => task,
             Err(TaskError::ClaimFailed { failed }) => {
                 return Ok(failed.iter().all(|one| one.why == WhyNotClaimed::Done));
             }
             Err(error) => return Err(error),
         };
-        let Some(task) = claimed else { return Ok(false) };
         sleep(Duration::from_millis(1)).await;
         if round == 0 && (at + self.start).is_multiple_of(5) {
             // It did not work out. Others may try.

@@ -217,10 +217,13 @@ impl Visit {
 
     fn touch(&self, guard: &LockGuard, deed: impl Fn(&mut Page)) -> Result<Seen, Bounced> {
         let token = guard.token();
-        let slots = if guard.slots().is_empty() { &[0] } else { guard.slots() };
+        let mut slots = guard.slots();
+        if slots.is_empty() {
+            slots.push(0);
+        }
         let mut seen = Vec::with_capacity(slots.len());
         for slot in slots {
-            let page = self.room.pages[*slot as usize].with(token, |page| {
+            let page = self.room.pages[slot as usize].with(token, |page| {
                 deed(page);
                 *page
             });

@@ -14,10 +14,12 @@ use lockkeeper_core::{
 use std::{
     collections::HashMap,
     fmt,
+    future::Future,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::sync::Notify;
@@ -71,7 +73,7 @@ impl From<Word> for Lost {
 pub(crate) struct HoldState {
     lock: LockId,
     resource: Resource,
-    slots: Vec<u32>,
+    slots: Mutex<Vec<u32>>,
     clock: Clock,
     mode: Mutex<LockMode>,
     token: AtomicU64,
@@ -86,7 +88,7 @@ impl HoldState {
         HoldState {
             lock: grant.lock,
             resource: grant.resource.clone(),
-            slots: grant.slots.clone(),
+            slots: Mutex::new(grant.slots.clone()),
             clock,
             mode: Mutex::new(grant.mode),
             token: AtomicU64::new(grant.token.get()),
@@ -108,6 +110,7 @@ impl HoldState {
 
     pub(crate) fn converted(&self, grant: &Grant) {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = grant.mode;
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&grant.slots);
         self.token.store(grant.token.get(), Ordering::Release);
         self.renewed(grant.expires_at);
     }
@@ -129,6 +132,14 @@ impl HoldState {
 
     fn expires_at(&self) -> Timestamp {
         Timestamp(self.fate.expires_at())
+    }
+
+    pub(crate) fn lease_left(&self) -> Duration {
+        let now = self.clock.now();
+        match self.fate.lost(now.0) {
+            None => Duration::from_millis(Timestamp(self.fate.ends_at()).since(now)),
+            Some(_) => Duration::ZERO,
+        }
     }
 
     /// When to renew a lease that renews itself: when a third of it is over, or sooner if that was
@@ -267,13 +278,18 @@ impl LockGuard {
     }
 
     /// Which slots, for permits.
-    pub fn slots(&self) -> &[u32] {
-        &self.state.slots
+    pub fn slots(&self) -> Vec<u32> {
+        self.state.slots.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// When the lease ends unless it is renewed.
     pub fn expires_at(&self) -> Timestamp {
         self.state.expires_at()
+    }
+
+    /// How much of the lease is left; nothing, once the lock is lost.
+    pub fn lease_left(&self) -> Duration {
+        self.state.lease_left()
     }
 
     /// How long the request for it queued.
@@ -473,6 +489,23 @@ impl LockGuards {
     /// Whether all of them still hold.
     pub fn all_valid(&self) -> bool {
         self.guards.iter().all(LockGuard::is_valid)
+    }
+
+    /// Waits until any of them is lost, and says which, and how.
+    pub async fn lost(&self) -> (&LockGuard, Lost) {
+        let mut waits: Vec<_> = self
+            .guards
+            .iter()
+            .map(|guard| Box::pin(async move { (guard, guard.lost().await) }))
+            .collect();
+        std::future::poll_fn(|context| {
+            let ready = waits.iter_mut().find_map(|wait| match wait.as_mut().poll(context) {
+                Poll::Ready(lost) => Some(lost),
+                Poll::Pending => None,
+            });
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// One after the other.

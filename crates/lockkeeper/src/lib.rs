@@ -102,6 +102,9 @@ pub use manager::{LockManager, ResourceKey, SessionRequest, ShutdownReport};
 pub use metrics::{MetricsTaken, Prometheus};
 pub use orchestrator::{AgentHandle, AgentRequest, Orchestrator, RestartAgent};
 pub use project::Project;
-pub use request::{AcquireAllRequest, AcquireRequest, ClaimRequest, RequestFuture, UpgradeRequest};
+pub use request::{
+    AcquireAllRequest, AcquireRequest, ClaimBatchRequest, ClaimRequest, RequestFuture,
+    UpgradeRequest,
+};
 pub use session::{Closed, Session};
 pub use task::TaskGuard;

@@ -20,7 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// When an agent that ended is started again. Each life is a new session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,7 +28,8 @@ pub enum RestartAgent {
     /// Never.
     #[default]
     Never,
-    /// When it panicked or was killed, at most so often, each time after a longer pause.
+    /// When it panicked or was killed, at most so often in a row, each time after a longer pause. A
+    /// life of more than a minute begins a new row.
     OnFailure {
         /// How often at most.
         at_most: u32,
@@ -155,9 +156,9 @@ impl Orchestrator {
         project.release_all(agent).await
     }
 
-    /// Asks every agent to stop, gives them a little time, ends the rest, and shuts the manager
-    /// down.
-    pub async fn shutdown(self) -> ShutdownReport {
+    /// Asks every agent to stop, gives them a little time, and ends the rest. When it returns, their
+    /// sessions have ended, and none is started any more.
+    pub async fn stop_agents(&self) {
         // No answer: the warden is gone, and nobody can be stopped any more.
         if let Ok(stops) = self.warden.ask(StopAll).send().await {
             let all = stops.into_iter().map(tokio::spawn).collect::<Vec<_>>();
@@ -165,7 +166,14 @@ impl Orchestrator {
                 let _ = stop.await;
             }
         }
+        // The news of their deaths comes before this.
         let _ = self.warden.stop_gracefully().await;
+        self.warden.wait_for_shutdown().await;
+    }
+
+    /// Stops the agents and shuts the manager down.
+    pub async fn shutdown(self) -> ShutdownReport {
+        self.stop_agents().await;
         self.manager.shutdown().await
     }
 }
@@ -319,7 +327,8 @@ impl<A: Actor> Agent<A> {
             end: Box::new(self.clone().ending(session.clone(), life, failures)),
             stop: Box::new(stop),
         };
-        if warden.tell(Watch { id: actor.id(), ward }).try_send().is_err() {
+        let watched = warden.ask(Watch { id: actor.id(), ward }).send().await;
+        if !watched.is_ok_and(|watched| watched) {
             return Err(CallError::from(crate::Unavailable::ShutDown).into());
         }
         self.tell.send_replace(Some((actor, session)));
@@ -334,11 +343,17 @@ impl<A: Actor> Agent<A> {
         life: u32,
         failures: u32,
     ) -> impl FnOnce(bool, bool) + Send {
+        let began = Instant::now();
         move |failed, again| {
             let cause = if failed { EndCause::OwnerDied } else { EndCause::Closed };
             session.owner.owe(EndSession { session: session.id(), cause }.into());
             session.owner.mark_ended();
-            let failures = if failed { failures + 1 } else { 0 };
+            let failures = match failed {
+                // A life that was long enough makes up for those before it.
+                true if began.elapsed() > PAUSE_MAX => 1,
+                true => failures + 1,
+                false => 0,
+            };
             if let Some(pause) = self.restart.pause(failed, failures).filter(|_| again) {
                 tokio::spawn(self.again(pause, life + 1, failures));
             }
@@ -422,10 +437,14 @@ struct Watch {
 }
 
 impl Message<Watch> for Warden {
-    type Reply = ();
+    /// Whether the agent may start.
+    type Reply = bool;
 
-    async fn handle(&mut self, watch: Watch, _: &mut Context<Self, ()>) {
-        self.wards.insert(watch.id, watch.ward);
+    async fn handle(&mut self, watch: Watch, _: &mut Context<Self, bool>) -> bool {
+        if self.open {
+            self.wards.insert(watch.id, watch.ward);
+        }
+        self.open
     }
 }
 

@@ -94,7 +94,8 @@ macro_rules! options {
     };
 }
 
-/// A request for one lock. Await it.
+/// A request for one lock. Await it. Where a future is asked for, as in `select!`, wrap it:
+/// `async { request.await }`.
 #[must_use = "a request does nothing until it is awaited"]
 pub struct AcquireRequest {
     owner: Arc<Owner>,
@@ -313,20 +314,83 @@ impl<'a> IntoFuture for UpgradeRequest<'a> {
     }
 }
 
-/// A claim of tasks, all or nothing, now or never. Await it.
+/// A claim of one task, now or never. Await it.
 #[must_use = "a request does nothing until it is awaited"]
+#[derive(Debug)]
 pub struct ClaimRequest {
+    batch: ClaimBatchRequest,
+}
+
+impl ClaimRequest {
+    pub(crate) fn new(owner: Arc<Owner>, task: Resource) -> ClaimRequest {
+        ClaimRequest { batch: ClaimBatchRequest::new(owner, vec![task]) }
+    }
+
+    /// How long the claim lives unless renewed.
+    pub fn lease(self, lease: Duration) -> Self {
+        ClaimRequest { batch: self.batch.lease(lease) }
+    }
+
+    /// For people: why.
+    pub fn reason(self, reason: impl Into<Arc<str>>) -> Self {
+        ClaimRequest { batch: self.batch.reason(reason) }
+    }
+
+    /// For programs: what to note beside the claim.
+    pub fn metadata(self, metadata: &serde_json::Value) -> Self {
+        ClaimRequest { batch: self.batch.metadata(metadata) }
+    }
+
+    /// A name for the request: asking again with it changes nothing.
+    pub fn request_id(self, request: RequestId) -> Self {
+        ClaimRequest { batch: self.batch.request_id(request) }
+    }
+
+    /// Only if the task is still at the version that was seen.
+    pub fn expect_version(mut self, version: u64) -> Self {
+        for claim in &mut self.batch.claims {
+            claim.expect_version = Some(version);
+        }
+        self
+    }
+
+    /// Renews the lease by itself for as long as the claim lives.
+    pub fn keep_alive(self) -> Self {
+        ClaimRequest { batch: self.batch.keep_alive() }
+    }
+
+    async fn run(self) -> Result<TaskGuard, TaskError> {
+        let mut claims = self.batch.run().await?;
+        match claims.pop() {
+            Some(claim) if claims.is_empty() => Ok(claim),
+            _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
+        }
+    }
+}
+
+impl IntoFuture for ClaimRequest {
+    type Output = Result<TaskGuard, TaskError>;
+    type IntoFuture = RequestFuture<'static, TaskGuard, TaskError>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// A claim of several tasks, all or nothing, now or never. Await it.
+#[must_use = "a request does nothing until it is awaited"]
+pub struct ClaimBatchRequest {
     owner: Arc<Owner>,
     claims: Vec<lockkeeper_core::TaskClaim>,
     options: AskOptions,
     keep_alive: bool,
 }
 
-impl ClaimRequest {
-    pub(crate) fn new(owner: Arc<Owner>, tasks: Vec<Resource>) -> ClaimRequest {
+impl ClaimBatchRequest {
+    pub(crate) fn new(owner: Arc<Owner>, tasks: Vec<Resource>) -> ClaimBatchRequest {
         let claim = |task| lockkeeper_core::TaskClaim { task, expect_version: None };
         let claims = tasks.into_iter().map(claim).collect();
-        ClaimRequest { owner, claims, options: AskOptions::default(), keep_alive: false }
+        ClaimBatchRequest { owner, claims, options: AskOptions::default(), keep_alive: false }
     }
 
     /// How long the claim lives unless renewed.
@@ -369,7 +433,7 @@ impl ClaimRequest {
     }
 
     async fn run(self) -> Result<Vec<TaskGuard>, TaskError> {
-        let ClaimRequest { owner, claims, mut options, keep_alive } = self;
+        let ClaimBatchRequest { owner, claims, mut options, keep_alive } = self;
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let command = ClaimTasks { session: owner.session(), claims, options };
         match ask(&owner, request, command.into()).await? {
@@ -384,7 +448,7 @@ impl ClaimRequest {
     }
 }
 
-impl IntoFuture for ClaimRequest {
+impl IntoFuture for ClaimBatchRequest {
     type Output = Result<Vec<TaskGuard>, TaskError>;
     type IntoFuture = RequestFuture<'static, Vec<TaskGuard>, TaskError>;
 
@@ -393,8 +457,8 @@ impl IntoFuture for ClaimRequest {
     }
 }
 
-impl fmt::Debug for ClaimRequest {
+impl fmt::Debug for ClaimBatchRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClaimRequest").field("claims", &self.claims).finish_non_exhaustive()
+        f.debug_struct("ClaimBatchRequest").field("claims", &self.claims).finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     error::{CallError, SessionError, TaskError, Unavailable},
     guard::{GuardBook, HoldState, unexpected},
     manager::ManagerInner,
-    request::{AcquireAllRequest, AcquireRequest, ClaimRequest},
+    request::{AcquireAllRequest, AcquireRequest, ClaimBatchRequest, ClaimRequest},
 };
 use kameo::{actor::ActorRef, error::SendError};
 use lockkeeper_core::{
@@ -227,12 +227,12 @@ impl Session {
 
     /// Claims a task, now or never.
     pub fn claim(&self, task: &str) -> ClaimRequest {
-        self.claim_batch([task])
+        ClaimRequest::new(self.owner.clone(), Resource::task(task))
     }
 
     /// Claims several tasks, all or nothing, now or never.
-    pub fn claim_batch<'a>(&self, tasks: impl IntoIterator<Item = &'a str>) -> ClaimRequest {
-        ClaimRequest::new(self.owner.clone(), tasks.into_iter().map(Resource::task).collect())
+    pub fn claim_batch<'a>(&self, tasks: impl IntoIterator<Item = &'a str>) -> ClaimBatchRequest {
+        ClaimBatchRequest::new(self.owner.clone(), tasks.into_iter().map(Resource::task).collect())
     }
 
     /// Opens a task again that was done.

@@ -2,11 +2,11 @@
 
 use super::{LockTable, state::State};
 use crate::{
-    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionView, Stats, Task,
+    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionId, SessionView, Stats, Task,
     Timestamp, WaitEdge, WaitGraph, WaitNode, Waiter,
     places::{EntryAt, SessionAt},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 impl LockTable {
     /// A resource with its holders and its queue; none if nobody holds it, waits for it, or has
@@ -73,6 +73,11 @@ impl LockTable {
             self.state.sessions.iter().map(|(at, _)| self.state.session_view(at)).collect();
         sessions.sort_by_key(|session| session.session);
         sessions
+    }
+
+    /// The agent's name of an open session.
+    pub fn agent_of(&self, session: SessionId) -> Option<Arc<str>> {
+        self.state.session(session).map(|at| self.state.sessions[at].agent.clone())
     }
 
     /// The resources people wait for, the longest queue first.

@@ -332,7 +332,11 @@ impl LockActor {
 
     /// An owner for a message that came without one.
     fn bare_owner(&self, actor: &ActorRef<LockActor>, session: SessionId) -> Arc<Owner> {
-        let names = (self.args.project.clone(), Arc::from(""));
+        let agent = match &self.state {
+            State::Serving(serving) => serving.table.agent_of(session),
+            State::Down { .. } => None,
+        };
+        let names = (self.args.project.clone(), agent.unwrap_or_default());
         let book = (self.args.shared.book.clone(), self.args.clock);
         Arc::new(Owner::new(actor.clone(), names, session, book, None, false))
     }
