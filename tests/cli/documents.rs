@@ -22,7 +22,11 @@ enum Shown {
 fn shown(line: &str) -> Option<Shown> {
     let line = line.trim().trim_start_matches("$ ");
     let line = line.split(" #").next().unwrap_or_default().trim();
-    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_setting = |word: &&str| {
+        word.split_once('=')
+            .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    };
+    let words: Vec<&str> = line.split_whitespace().skip_while(is_setting).collect();
     let owned = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
     Some(match words[..] {
         [] => return None,
@@ -82,7 +86,8 @@ fn check_ours(args: &[String]) {
 /// Checks that what cargo is asked to do can be done. These are not run: this test is part of it.
 fn check_cargo(command: &str) {
     let known = ["test --workspace", "bench -p lockkeeper-core", "bench --workspace"];
-    let known_with_flags = ["test -p", "build --release", "install --path .", "doc --workspace"];
+    let known_with_flags =
+        ["test -p", "test --release -p", "build --release", "install --path .", "doc --workspace"];
     let package = command.split_once("-p ").and_then(|(_, rest)| rest.split(' ').next());
     if let Some(package) = package {
         let manifest = root().join("crates").join(package).join("Cargo.toml");
@@ -110,8 +115,10 @@ fn every_command_in_the_documents_works() {
                 }
                 // What they print is the business of tests/examples.
                 Shown::Example(name) => {
-                    let source = root().join(format!("examples/{name}.rs"));
-                    assert!(source.exists(), "{document}: there is no example {name}");
+                    let places =
+                        [format!("examples/{name}.rs"), format!("examples/{name}/main.rs")];
+                    let exists = places.iter().any(|place| root().join(place).exists());
+                    assert!(exists, "{document}: there is no example {name}");
                 }
                 Shown::Cargo(command) => check_cargo(&command),
                 Shown::Other(line) => {
@@ -162,6 +169,8 @@ lockkeeper printed
     assert_eq!(in_document(text), expected);
     let help = "Usage: x\n\nExamples:\n  lockkeeper simulate   and look\n\n  lockkeeper no";
     assert_eq!(in_help(help), [ours(&["simulate"])]);
+    let nightly = Some(Shown::Cargo("test --workspace".to_owned()));
+    assert_eq!(shown("ROUNDS=200 cargo test --workspace"), nightly);
     let example = Some(Shown::Example("two_agents".to_owned()));
     assert_eq!(shown("cargo run --example two_agents"), example);
 }

@@ -11,6 +11,7 @@ const SMALL: &[&str] = &["simulate", "--seed", "1", "--steps", "2000"];
 const FIELDS: &[(&str, Kind)] = &[
     ("agents", Kind::Number),
     ("cancels", Kind::Number),
+    ("claims", Kind::Number),
     ("capacity_there", Kind::Number),
     ("checked", Kind::Flag),
     ("crashes", Kind::Number),
@@ -35,6 +36,7 @@ const FIELDS: &[(&str, Kind)] = &[
     ("seed", Kind::Number),
     ("steps", Kind::Number),
     ("steps_per_second", Kind::Number),
+    ("tasks_done", Kind::Number),
     ("timeouts", Kind::Number),
     ("victims_by_policy", Kind::Counts),
     ("waits", Kind::Number),

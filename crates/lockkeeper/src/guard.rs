@@ -333,10 +333,7 @@ impl LockGuard {
             request_id: None,
         };
         match self.owner.ask(renew.into()).await? {
-            Answer::Renewed { expires_at, .. } => {
-                self.state.renewed(expires_at);
-                Ok(expires_at)
-            }
+            Answer::Renewed { expires_at, .. } => Ok(expires_at),
             other => Err(CallError::from(unexpected(&other)).into()),
         }
     }
@@ -356,18 +353,8 @@ impl LockGuard {
     pub async fn downgrade(&mut self, mode: LockMode) -> Result<(), ConvertError> {
         let (session, lock) = (self.owner.session(), self.id());
         let downgrade = Downgrade { session, lock, mode, request_id: None };
-        let answer = self.owner.ask(downgrade.into()).await?;
-        self.take_in(answer)
-    }
-
-    pub(crate) fn take_in(&self, answer: Answer) -> Result<(), ConvertError> {
-        match answer {
-            Answer::Changed(grant) => {
-                self.state.converted(&grant);
-                Ok(())
-            }
-            other => Err(CallError::from(unexpected(&other)).into()),
-        }
+        self.owner.ask(downgrade.into()).await?;
+        Ok(())
     }
 
     /// Gives the lock back and waits until that is on record. An error tells that it was lost

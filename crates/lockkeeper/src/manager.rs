@@ -34,7 +34,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
-use tokio::sync::{OnceCell, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Hands out sessions of projects. Cheap to clone; all clones are the same manager.
 ///
@@ -54,11 +54,14 @@ pub(crate) struct ManagerInner {
     house: ActorRef<House>,
     meter: Arc<Meter>,
     events: broadcast::Sender<Arc<ProjectEvent>>,
-    projects: Mutex<HashMap<Arc<str>, Arc<OnceCell<Running>>>>,
+    projects: Mutex<HashMap<Arc<str>, Started>>,
     /// Sessions opened by an agent's name alone, while anything of them lives.
     by_agent: Mutex<HashMap<AgentOf, Weak<Owner>>>,
     renewals: mpsc::UnboundedSender<Renewal>,
 }
+
+/// A project's actor, once it runs.
+type Started = watch::Receiver<Option<Running>>;
 
 /// A project and an agent's name.
 type AgentOf = (Arc<str>, Arc<str>);
@@ -69,6 +72,25 @@ pub(crate) struct Running {
     pub(crate) actor: ActorRef<LockActor>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) name: Arc<str>,
+}
+
+/// Starts a project's actor under supervision.
+async fn start(house: ActorRef<House>, args: LockActorArgs) -> Running {
+    let (name, shared) = (args.project.clone(), args.shared.clone());
+    // It is never given up: what cannot be written is told to whoever asks, again and again.
+    let actor = LockActor::supervise_with(&house, move || args.clone())
+        .restart_policy(RestartPolicy::Transient)
+        .restart_limit(u32::MAX, Duration::from_secs(1))
+        .spawn_with_mailbox(mailbox::unbounded())
+        .await;
+    actor.wait_for_startup().await;
+    Running { actor, shared, name }
+}
+
+/// Waits until it runs; not at all, if whoever starts it is gone.
+async fn run_by(mut started: Started) -> Option<Running> {
+    let running = started.wait_for(Option::is_some).await.ok()?;
+    running.clone()
 }
 
 /// Supervises the lock actors, and nothing else.
@@ -231,13 +253,13 @@ impl LockManager {
     /// Ends all sessions of this process in order, closes the store, and tells what was released.
     /// Whoever still waits is refused; guards that are dropped later do nothing.
     pub async fn shutdown(self) -> ShutdownReport {
-        let cells: Vec<(Arc<str>, Arc<OnceCell<Running>>)> = {
+        let projects: Vec<(Arc<str>, Started)> = {
             let projects = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
-            projects.iter().map(|(name, cell)| (name.clone(), cell.clone())).collect()
+            projects.iter().map(|(name, started)| (name.clone(), started.clone())).collect()
         };
         let mut report = ShutdownReport::default();
-        for (name, cell) in cells {
-            let Some(running) = cell.get() else { continue };
+        for (name, started) in projects {
+            let Some(running) = run_by(started).await else { continue };
             // Where the actor is gone, so are its sessions.
             if let Ok(done) = running.actor.ask(Shutdown).send().await {
                 report.sessions += done.ended;
@@ -377,39 +399,38 @@ impl IntoFuture for SessionRequest {
 }
 
 impl ManagerInner {
-    /// The project's actor; started, if this is the first word about it.
-    async fn running(self: &Arc<Self>, project: &str) -> Result<Running, Unavailable> {
-        let name: Arc<str> = project.into();
-        let cell = {
-            let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-            projects.entry(name.clone()).or_default().clone()
-        };
+    /// The project's actor; started, if this is the first word about it. It is started by a task of
+    /// its own, so that it is started once, whoever stops waiting.
+    async fn running(&self, project: &str) -> Result<Running, Unavailable> {
         if !self.house.is_alive() {
             return Err(Unavailable::ShutDown);
         }
-        let running = cell.get_or_init(|| self.start_project(name)).await;
-        Ok(running.clone())
+        let started = {
+            let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+            match projects.get(project) {
+                Some(started) => started.clone(),
+                None => {
+                    let (name, (tell, started)) = (Arc::from(project), watch::channel(None));
+                    projects.insert(Arc::clone(&name), started.clone());
+                    let (house, args) = (self.house.clone(), self.args_of(name));
+                    tokio::spawn(async move { tell.send_replace(Some(start(house, args).await)) });
+                    started
+                }
+            }
+        };
+        run_by(started).await.ok_or(Unavailable::ShutDown)
     }
 
-    async fn start_project(&self, name: Arc<str>) -> Running {
-        let shared = Arc::new(Shared::default());
-        let args = LockActorArgs {
-            project: name.clone(),
+    fn args_of(&self, project: Arc<str>) -> LockActorArgs {
+        LockActorArgs {
+            project,
             keeping: self.keeping.clone(),
             config: self.config.clone(),
             clock: self.clock,
-            shared: shared.clone(),
+            shared: Arc::default(),
             events: self.events.clone(),
             meter: self.meter.clone(),
-        };
-        // It is never given up: what cannot be written is told to whoever asks, again and again.
-        let actor = LockActor::supervise_with(&self.house, move || args.clone())
-            .restart_policy(RestartPolicy::Transient)
-            .restart_limit(u32::MAX, Duration::from_secs(1))
-            .spawn_with_mailbox(mailbox::unbounded())
-            .await;
-        actor.wait_for_startup().await;
-        Running { actor, shared, name }
+        }
     }
 
     fn known(&self, key: &AgentOf) -> Option<Arc<Owner>> {
@@ -433,8 +454,8 @@ impl Drop for ManagerInner {
     /// before; the actors stop behind that, and with the last of them the writer.
     fn drop(&mut self) {
         let projects = self.projects.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for cell in projects.values() {
-            if let Some(running) = cell.get() {
+        for started in projects.values() {
+            if let Some(running) = &*started.borrow() {
                 let _ = running.actor.tell(Shutdown).try_send();
             }
         }

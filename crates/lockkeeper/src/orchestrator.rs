@@ -156,8 +156,8 @@ impl Orchestrator {
         project.release_all(agent).await
     }
 
-    /// Asks every agent to stop, gives them a little time, and ends the rest. When it returns, their
-    /// sessions have ended, and none is started any more.
+    /// Asks every agent to stop, gives them a little time, and ends the rest. When it returns,
+    /// their sessions have ended, and none is started any more.
     pub async fn stop_agents(&self) {
         // No answer: the warden is gone, and nobody can be stopped any more.
         if let Ok(stops) = self.warden.ask(StopAll).send().await {

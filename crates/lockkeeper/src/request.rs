@@ -299,7 +299,8 @@ impl<'a> UpgradeRequest<'a> {
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let upgrade = Upgrade { session: owner.session(), lock: guard.id(), options };
         match ask(owner, request, upgrade.into()).await? {
-            Told::Answer(answer) => guard.take_in(answer),
+            // The desk has told the guard.
+            Told::Answer(Answer::Changed(_)) => Ok(()),
             _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
         }
     }

@@ -61,14 +61,12 @@ impl Caller {
                 });
                 then(told.map_err(CallError::Refused));
             }
-            Caller::Renewal(state) => match outcome {
-                Ok(Answer::Renewed { expires_at, .. }) => state.renewed(expires_at),
-                Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) => {
+            // A new end has been told to all guards by now; one that is being revoked, too.
+            Caller::Renewal(state) => {
+                if let Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) = outcome {
                     state.end(Lost::Released);
                 }
-                // About to be taken away, and its guard knows.
-                _ => {}
-            },
+            }
         }
     }
 
@@ -149,6 +147,8 @@ impl Desk {
                 true => own.take(),
                 false => self.waiting.remove(&reply.call),
             };
+            // Whether or not anybody still waits for the answer, the guards must know.
+            self.tell_guards(&reply.outcome);
             if let Some(caller) = caller {
                 if let Err(refusal) = &reply.outcome {
                     self.meter.refused(caller.agent(), refusal);
@@ -165,6 +165,22 @@ impl Desk {
         self.meter.waiting(self.waiting.len());
         for event in events {
             self.broadcast(event);
+        }
+    }
+
+    fn tell_guards(&self, outcome: &Result<Answer, Refusal>) {
+        match outcome {
+            Ok(Answer::Changed(grant)) => {
+                if let Some(state) = self.book.find(grant.lock) {
+                    state.converted(grant);
+                }
+            }
+            Ok(Answer::Renewed { lock, expires_at }) => {
+                if let Some(state) = self.book.find(*lock) {
+                    state.renewed(*expires_at);
+                }
+            }
+            _ => {}
         }
     }
 
