@@ -153,6 +153,13 @@ BEGIN
     SELECT RAISE(ABORT, 'audit_log is append-only');
 END;
 
+-- Only a row with a number of its own can replace another one; ours let SQLite number them.
+CREATE TRIGGER audit_log_is_not_replaced BEFORE INSERT ON audit_log
+WHEN NEW.id > 0
+BEGIN
+    SELECT RAISE(ABORT, 'audit_log is append-only') FROM audit_log WHERE id = NEW.id;
+END;
+
 -- The newest row stays, so that ids are never given twice.
 CREATE TRIGGER audit_log_is_only_pruned BEFORE DELETE ON audit_log
 WHEN OLD.event_time >= coalesce((SELECT before FROM audit_horizon), '')

@@ -255,8 +255,8 @@ impl Trouble {
     /// Whether it is about one batch; otherwise the whole store is in trouble.
     pub(crate) fn is_of_one_batch(&self) -> bool {
         match self {
-            Trouble::Contradiction(_) => true,
-            Trouble::Damaged(_) | Trouble::Known(_) => false,
+            Trouble::Contradiction(_) | Trouble::Damaged(_) => true,
+            Trouble::Known(_) => false,
             Trouble::Sql(error) => matches!(
                 error.sqlite_error_code(),
                 Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)

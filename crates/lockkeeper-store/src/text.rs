@@ -42,6 +42,13 @@ impl ToSql for TimeText {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct IdText([u8; 36]);
 
+impl IdText {
+    /// The characters; all of them are ASCII.
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl From<LockId> for IdText {
     fn from(id: LockId) -> IdText {
         let mut text = [b'-'; 36];

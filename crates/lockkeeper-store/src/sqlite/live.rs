@@ -59,7 +59,6 @@ pub(super) struct HoldRow {
     pub(super) wait_ms: u64,
     pub(super) reason: Option<Arc<str>>,
     pub(super) metadata: Option<Arc<str>>,
-    pub(super) request_id: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -82,7 +81,7 @@ pub(super) struct TicketRow {
 /// The live holds, by the two indexes that know them, in the order in which they were written.
 const HOLDS: &str = "
     SELECT acquired_at, id, session_id, resource_type, resource_key, mode, slots, token, ticket,
-        shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata, request_id
+        shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata
     FROM resource_locks WHERE rowid IN (
         SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_active
             WHERE project_id = ?1 AND released_at IS NULL AND mode = 'exclusive'
@@ -161,7 +160,6 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         "permit" => LockMode::Permit(slots.len() as u32),
         other => return Err(damaged("a mode", other)),
     };
-    let request_id = opt_text(row, 17)?.map(parse_request).transpose()?;
     Ok(HoldRow {
         at: time(row, 0)?,
         lock: parse_lock(text(row, 1)?)?,
@@ -179,7 +177,6 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         wait_ms: get(row, 14)?,
         reason: opt_text(row, 15)?.map(Arc::from),
         metadata: opt_text(row, 16)?.map(Arc::from),
-        request_id,
     })
 }
 

@@ -10,6 +10,10 @@ use rusqlite::Connection;
 use std::collections::HashMap;
 
 pub(super) fn facts(db: &Connection, project: &str, rows: &Rows) -> Result<Vec<Record>, Trouble> {
+    let mut memories = Vec::with_capacity(rows.sessions.len());
+    for row in &rows.sessions {
+        memories.push(memory::of(db, project, row.id, rows)?);
+    }
     let mut facts = Vec::new();
     let mut tell = |at: Timestamp, fact: Fact| facts.push(Record { at, fact });
     for (at, resource, capacity) in &rows.capacities {
@@ -22,8 +26,15 @@ pub(super) fn facts(db: &Connection, project: &str, rows: &Rows) -> Result<Vec<R
         tell(row.at, Fact::TaskMoved { task, lock: row.lock });
     }
     let births = Births::of(rows);
-    for row in &rows.sessions {
-        tell(row.at, opened(row, births.to_be_told(row)));
+    let mut struck = Vec::new();
+    for (row, memory) in rows.sessions.iter().zip(&mut memories) {
+        // A victim that got nothing since, but kept some holds: those would tell a replay that
+        // its work goes on, so the verdict is told once more, after them.
+        let verdict = memory.verdict.take().filter(|_| row.retrying);
+        let told_again = u32::from(verdict.is_some());
+        struck.extend(verdict);
+        let aborts = row.aborts.saturating_sub(told_again);
+        tell(row.at, opened(row, births.to_be_told(row), aborts));
     }
     for row in &rows.holds {
         hold(row, &mut tell);
@@ -32,6 +43,9 @@ pub(super) fn facts(db: &Connection, project: &str, rows: &Rows) -> Result<Vec<R
         if let Some(until) = row.revoked_at {
             tell(row.at, Fact::RevocationSet { lock: row.lock, until });
         }
+    }
+    for verdict in struck {
+        tell(verdict.at, verdict.fact);
     }
     for row in &rows.waits {
         let (session, on, birth) = (row.session, row.on, row.birth);
@@ -48,20 +62,20 @@ pub(super) fn facts(db: &Connection, project: &str, rows: &Rows) -> Result<Vec<R
         }
         tell(row.at, Fact::PollSet { ticket, poll_by: row.poll_by });
     }
-    for row in &rows.sessions {
-        facts.extend(memory::of(db, project, row.id)?);
+    for memory in memories {
+        facts.extend(memory.requests);
     }
     Ok(facts)
 }
 
-fn opened(row: &SessionRow, birth: Option<TicketId>) -> Fact {
+fn opened(row: &SessionRow, birth: Option<TicketId>, aborts: u32) -> Fact {
     Fact::SessionOpened {
         session: row.id,
         agent: row.agent.clone(),
         kind: row.kind,
         priority: row.priority,
         birth,
-        aborts: row.aborts,
+        aborts,
     }
 }
 

@@ -18,6 +18,8 @@ mod memory;
 mod project;
 mod prune;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Batch, Claim, Durability, MigrationReport, PruneBefore, Reader, Store, StoreError,

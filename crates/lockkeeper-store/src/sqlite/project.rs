@@ -25,7 +25,7 @@ pub(super) struct Projector<'a> {
     db: &'a Connection,
     project: &'a str,
     live: &'a mut Live,
-    details: Vec<u8>,
+    details: String,
     /// The ticket that ended last, and whether its asker may come back for the outcome: the other
     /// grants of the batch follow in the same turn.
     ended: Option<(TicketId, bool)>,
@@ -42,19 +42,19 @@ struct About<'a> {
     request_id: Option<RequestId>,
 }
 
-/// The hold that a fact is about, as its row says.
+/// The hold that a fact is about, as its row says. It is asked for before the row is changed:
+/// `RETURNING` would do both, but builds a table of its own each time, which costs twice as much.
 struct Held {
+    row: i64,
     session: SessionId,
     agent: Arc<str>,
     resource: String,
     token: u64,
 }
 
-const ABOUT: &str = "session_id, agent_id, resource_type || ':' || resource_key, token";
-
 impl<'a> Projector<'a> {
     pub(super) fn new(db: &'a Connection, project: &'a str, live: &'a mut Live) -> Projector<'a> {
-        Projector { db, project, live, details: Vec::with_capacity(512), ended: None }
+        Projector { db, project, live, details: String::with_capacity(512), ended: None }
     }
 
     pub(super) fn write(&mut self, record: &Record) -> Result<(), Trouble> {
@@ -79,7 +79,7 @@ impl<'a> Projector<'a> {
                 self.reentered(record, *ticket, *session, *lock, *request_id)
             }
             Fact::Renewed { lock, expires_at, request_id } => {
-                let sql = "UPDATE resource_locks SET timeout_at = ?3";
+                let sql = "UPDATE resource_locks SET timeout_at = ?2 WHERE rowid = ?1";
                 let held = self.change(*lock, sql, TimeText::from(*expires_at))?;
                 self.audit_held(record, &held, *request_id, false)
             }
@@ -87,7 +87,7 @@ impl<'a> Projector<'a> {
                 self.converted(record, *lock, *ticket, *mode, *token, *request_id)
             }
             Fact::RevocationSet { lock, until } => {
-                let sql = "UPDATE resource_locks SET revoked_at = ?3";
+                let sql = "UPDATE resource_locks SET revoked_at = ?2 WHERE rowid = ?1";
                 let held = self.change(*lock, sql, TimeText::from(*until))?;
                 self.audit_held(record, &held, None, false)
             }
@@ -183,27 +183,15 @@ impl<'a> Projector<'a> {
         share: Option<TicketId>,
         request_id: Option<RequestId>,
     ) -> Result<(), Trouble> {
-        let db = self.db;
-        let mut sql = db.prepare_cached(
-            "UPDATE resource_locks SET released_at = ?3, release_cause = ?4,
-                released_by = coalesce(?5, agent_id), shares = iif(?6, '[]', shares)
-             WHERE id = ?1 AND project_id = ?2 AND released_at IS NULL
-             RETURNING session_id, agent_id, resource_type || ':' || resource_key, token",
-        )?;
+        let held = self.held(lock)?;
         let (word, by) = cause_words(cause);
-        let (id, at) = (IdText::from(lock), TimeText::from(record.at));
-        let mut rows = sql.query((id, self.project, at, word, by, share.is_some()))?;
-        let Some(row) = rows.next()? else { return Err(not_held(lock)) };
-        let session = SessionId::from_u64(row.get(0)?);
-        let about = About {
-            agent: Some(text(row, 1)?),
-            resource: Some(text(row, 2)?),
-            token: Some(row.get(3)?),
-            session: Some(session).filter(|_| request_id.is_some()),
-            request_id,
-        };
-        self.audit(record, &about)?;
-        self.untie(session, 1)
+        let at = TimeText::from(record.at);
+        let sql = "UPDATE resource_locks SET released_at = ?2, release_cause = ?3,
+                released_by = coalesce(?4, agent_id), shares = iif(?5, '[]', shares)
+            WHERE rowid = ?1";
+        self.run(sql, (held.row, at, word, by, share.is_some()))?;
+        self.audit_held(record, &held, request_id, false)?;
+        self.untie(held.session, 1)
     }
 
     fn counted_down(
@@ -226,7 +214,7 @@ impl<'a> Projector<'a> {
                 return Err(Trouble::Contradiction(why));
             }
         };
-        let sql = "UPDATE resource_locks SET shares = ?3";
+        let sql = "UPDATE resource_locks SET shares = ?2 WHERE rowid = ?1";
         let held = self.change(lock, sql, tickets_as_json(&shares))?;
         self.audit_held(record, &held, request_id, false)
     }
@@ -241,7 +229,7 @@ impl<'a> Projector<'a> {
     ) -> Result<(), Trouble> {
         let mut shares = self.shares(lock)?;
         shares.push(ticket);
-        let sql = "UPDATE resource_locks SET shares = ?3";
+        let sql = "UPDATE resource_locks SET shares = ?2 WHERE rowid = ?1";
         let held = self.change(lock, sql, tickets_as_json(&shares))?;
         self.begin_work(session, ticket)?;
         self.progress(session)?;
@@ -266,18 +254,19 @@ impl<'a> Projector<'a> {
             }
             _ => Vec::new(),
         };
-        let sql = format!(
-            "UPDATE resource_locks SET mode = ?3, token = ?4, permit_slot = ?5, slots = ?6
-             WHERE id = ?1 AND project_id = ?2 AND released_at IS NULL RETURNING {ABOUT}"
-        );
-        let id = IdText::from(lock);
+        let held = Held { token: token.get(), ..self.held(lock)? };
+        let sql = "UPDATE resource_locks SET mode = ?2, token = ?3, permit_slot = ?4, slots = ?5
+            WHERE rowid = ?1";
         let (word, slots) = (mode_word(mode), slots_as_json(&kept));
-        let row = (id, self.project, word, token.get(), kept.first(), slots);
-        let held = self.held(&sql, row)?.ok_or_else(|| not_held(lock))?;
-        if mode == LockMode::Exclusive {
-            self.progress(held.session)?;
-        }
-        let parked = self.end_ticket(ticket)?;
+        self.run(sql, (held.row, word, token.get(), kept.first(), slots))?;
+        // Only an upgrade has a ticket of its own; a downgrade carries that of the hold.
+        let parked = match mode {
+            LockMode::Exclusive => {
+                self.progress(held.session)?;
+                self.end_ticket(ticket)?
+            }
+            _ => false,
+        };
         self.audit_held(record, &held, request_id, parked)
     }
 
@@ -498,7 +487,7 @@ impl<'a> Projector<'a> {
 }
 
 mod parts;
+pub(super) use parts::as_json;
 use parts::{
-    cause_words, mode_word, not_held, not_json, not_open, not_waiting, slots_as_json,
-    tickets_as_json, whole,
+    cause_words, mode_word, not_json, not_open, not_waiting, slots_as_json, tickets_as_json, whole,
 };

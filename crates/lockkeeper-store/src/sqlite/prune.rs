@@ -11,8 +11,8 @@ pub(super) struct Cursors {
     audit: i64,
 }
 
-/// How many rows a step looks at for each that it may remove.
-const LOOK: usize = 8;
+/// How many rows a step of the search looks at.
+const LOOK: i64 = 4096;
 
 pub(super) fn prune(
     db: &mut Connection,
@@ -68,6 +68,7 @@ fn old_audit(
     search(db, sql, cursor, TimeText::from(before.audit), at_most)
 }
 
+/// Looks from where the last search stopped, in steps, until something is found.
 fn search(
     db: &Connection,
     sql: &str,
@@ -75,23 +76,26 @@ fn search(
     before: TimeText,
     at_most: usize,
 ) -> rusqlite::Result<Vec<i64>> {
-    let (mut found, mut looked, mut old) = (Vec::new(), 0, 0);
-    let look = at_most.saturating_mul(LOOK);
-    let mut question = db.prepare_cached(sql)?;
-    let mut rows = question.query((*cursor, before, i64::try_from(look).unwrap_or(i64::MAX)))?;
-    while found.len() < at_most
-        && let Some(row) = rows.next()?
-    {
-        looked += 1;
-        *cursor = row.get(0)?;
-        let (was_there, is_over): (bool, bool) = (row.get(1)?, row.get(2)?);
-        old += usize::from(was_there);
-        if is_over {
-            found.push(*cursor);
+    let mut found = Vec::new();
+    while at_most > 0 && found.is_empty() {
+        let mut question = db.prepare_cached(sql)?;
+        let mut rows = question.query((*cursor, before, LOOK))?;
+        let mut there_is_more = false;
+        while found.len() < at_most
+            && let Some(row) = rows.next()?
+        {
+            *cursor = row.get(0)?;
+            let (was_there, is_over): (bool, bool) = (row.get(1)?, row.get(2)?);
+            there_is_more |= was_there;
+            if is_over {
+                found.push(*cursor);
+            }
         }
-    }
-    if old == 0 || (looked < look && found.len() < at_most) {
-        *cursor = 0;
+        if !there_is_more {
+            // From here on everything is younger. The next search begins anew.
+            *cursor = 0;
+            break;
+        }
     }
     Ok(found)
 }

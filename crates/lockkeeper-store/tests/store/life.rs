@@ -75,7 +75,8 @@ impl Known {
                     false => SessionKind::Attached,
                 };
                 let agent = format!("agent-{}", who % 4).into();
-                let lineage = which.is_multiple_of(9).then(|| Lineage { birth: ticket, aborts: 1 });
+                let lineage =
+                    which.is_multiple_of(9).then_some(Lineage { birth: ticket, aborts: 1 });
                 OpenSession { agent, kind, priority: (which % 3) as i8 - 1, lineage }.into()
             }
             2..=9 => {
@@ -86,7 +87,10 @@ impl Known {
                 let wants = vec![(name(which), mode(who)), (name(which / 4), mode(which))];
                 AcquireAll { session: me, wants, options }.into()
             }
-            11..=16 => Release { by, lock, share: None, request_id }.into(),
+            11..=16 => {
+                let share = which.is_multiple_of(3).then_some(ticket);
+                Release { by, lock, share, request_id }.into()
+            }
             17 | 18 => Upgrade { session: me, lock, options }.into(),
             19 | 20 => Downgrade { session: me, lock, mode: mode(which), request_id }.into(),
             21 => DeclareWait { session: me, on: other }.into(),
@@ -241,22 +245,35 @@ impl GroupJournal<Claim> for Direct<'_> {
     type Error = StoreError;
 
     fn append_groups(&mut self, groups: &[Group<'_, Claim>]) -> Vec<Result<(), StoreError>> {
-        let batches: Vec<Batch<'_>> = groups
-            .iter()
-            .map(|group| Batch { claim: group.table, turns: group.turns })
-            .collect();
+        let batches: Vec<Batch<'_>> =
+            groups.iter().map(|group| Batch { claim: group.table, turns: group.turns }).collect();
         self.0.commit(&batches)
     }
 }
 
-/// Everything a table shows of itself, tokens included.
-pub(crate) fn picture(table: &LockTable) -> String {
+/// Everything a table shows of itself, tokens included; the age of everybody's work if wanted.
+pub(crate) fn picture(table: &LockTable, with_ages: bool) -> String {
     let holds = table.list();
     let grants: Vec<_> = holds.iter().map(|holder| table.grant(holder.lock)).collect();
-    let queues: Vec<_> = table
-        .resources()
-        .iter()
-        .map(|resource| table.inspect(resource))
-        .collect();
-    format!("{holds:#?}\n{grants:#?}\n{queues:#?}\n{:#?}\n{:#?}", table.sessions(), table.wait_graph())
+    let resources = table.resources();
+    let queues: Vec<_> = resources.iter().map(|resource| table.inspect(resource)).collect();
+    let mut sessions = table.sessions();
+    for session in sessions.iter_mut().filter(|_| !with_ages) {
+        (session.birth, session.aborts) = (None, 0);
+    }
+    let (graph, stats) = (table.wait_graph(), Stats { deadlines: 0, ..table.stats() });
+    format!("{holds:#?}\n{grants:#?}\n{queues:#?}\n{sessions:#?}\n{graph:#?}\n{stats:#?}")
+}
+
+/// The keys of the live holds in the file.
+pub(crate) fn held(path: &Path, project: &str) -> Vec<String> {
+    let db = rusqlite::Connection::open(path).unwrap();
+    let mut keys = db
+        .prepare(
+            "SELECT resource_key FROM resource_locks
+             WHERE project_id = ?1 AND released_at IS NULL ORDER BY 1",
+        )
+        .unwrap();
+    let keys = keys.query_map([project], |row| row.get(0)).unwrap();
+    keys.map(Result::unwrap).collect()
 }

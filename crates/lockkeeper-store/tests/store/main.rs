@@ -5,15 +5,19 @@
 //! | `life.rs` | a made-up life of a table, and a table in front of a store |
 //! | `replays.rs` | what is written gives the table back (I11, I15, I17) |
 //! | `claims.rs` | one owner at a time, of the file and of the project (I16) |
+//! | `rows.rs` | the rows that chance seldom makes |
 //! | `schema.rs` | migrations, copies, and what the tables refuse by themselves |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer.rs` | group commit, and who is told when |
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
 mod claims;
 mod life;
 mod questions;
 mod replays;
+mod rows;
 mod schema;
 mod trouble;
 mod writer;

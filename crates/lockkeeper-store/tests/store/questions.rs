@@ -1,1 +1,249 @@
-//! To come.
+//! The audit log as it is read, what sessions remember of it, and what is removed.
+
+use crate::life::{Project, START, ask, give_back, held, open};
+use lockkeeper_core::*;
+use lockkeeper_store::{AuditFilter, PruneBefore, Reader, SqliteStore, Store};
+use std::time::Duration;
+
+/// Two projects with a little history.
+fn some_history(store: &mut SqliteStore) -> (Project, Project) {
+    let mut one = Project::take_over(store, "one");
+    let (ann, bob) = (one.open_session(store, "ann"), one.open_session(store, "bob"));
+    let grant = one.grant(store, ann, "file:a");
+    one.known.now += 1_000;
+    one.turn(store, ask(bob, "file:a")).unwrap();
+    one.known.now += 1_000;
+    one.turn(store, give_back(ann, grant.lock)).unwrap();
+    let mut two = Project::take_over(store, "two");
+    let eve = two.open_session(store, "eve");
+    two.grant(store, eve, "file:a");
+    (one, two)
+}
+
+fn kinds(reader: &mut dyn Reader, filter: AuditFilter) -> Vec<String> {
+    reader.audit(&filter).unwrap().into_iter().map(|row| row.event_type).collect()
+}
+
+#[test]
+fn the_audit_log_can_be_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("locks.db"));
+    some_history(&mut store);
+    let mut reader = store.reader().unwrap();
+    let one = || AuditFilter { project: Some("one".to_owned()), ..AuditFilter::default() };
+    let first = |filter: AuditFilter| AuditFilter { oldest_first: true, ..filter };
+    let story = [
+        "session_opened",
+        "session_opened",
+        "lock_granted",
+        "lock_waiting",
+        "lock_released",
+        "lock_granted",
+    ];
+    assert_eq!(kinds(&mut *reader, first(one())), story);
+    let mut backwards = story;
+    backwards.reverse();
+    assert_eq!(kinds(&mut *reader, one()), backwards);
+    assert_eq!(kinds(&mut *reader, AuditFilter::default()).len(), 8);
+    let bob = first(AuditFilter { agent: Some("bob".to_owned()), ..one() });
+    assert_eq!(kinds(&mut *reader, bob), ["session_opened", "lock_waiting", "lock_granted"]);
+    let a = AuditFilter { resource: Some("file:a".to_owned()), ..AuditFilter::default() };
+    assert_eq!(kinds(&mut *reader, a).len(), 5);
+    let granted = AuditFilter { event_type: Some("lock_granted".to_owned()), ..one() };
+    assert_eq!(kinds(&mut *reader, granted).len(), 2);
+    let since = AuditFilter { since: Some(Timestamp(START + 1_000)), ..one() };
+    assert_eq!(kinds(&mut *reader, since).len(), 3);
+    let until = AuditFilter { until: Some(Timestamp(START + 1_000)), ..one() };
+    assert_eq!(kinds(&mut *reader, until).len(), 4);
+    let after = first(AuditFilter { after_id: Some(4), limit: Some(1), ..one() });
+    assert_eq!(kinds(&mut *reader, after), ["lock_released"]);
+    // A quote is a letter like others.
+    let sneaky = AuditFilter { agent: Some("x' OR '1'='1".to_owned()), ..AuditFilter::default() };
+    assert_eq!(kinds(&mut *reader, sneaky).len(), 0);
+}
+
+/// Facts that name a lock and nothing else still say whose and of what in their row.
+#[test]
+fn a_row_says_whose_and_of_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("locks.db"));
+    let (one, _) = some_history(&mut store);
+    let filter = AuditFilter { event_type: Some("lock_released".to_owned()), ..Default::default() };
+    let row = store.reader().unwrap().audit(&filter).unwrap().remove(0);
+    assert_eq!((row.project_id.as_str(), row.agent_id.as_deref()), ("one", Some("ann")));
+    assert_eq!(row.resource.as_deref(), Some("file:a"));
+    assert_eq!(row.event_time, Timestamp(START + 2_000));
+    let token = row.token.unwrap();
+    assert!(token < one.table.grant(one.table.list()[0].lock).unwrap().token);
+    assert_eq!(row.details["released"]["remaining"], 0);
+    let json = serde_json::to_value(&row).unwrap();
+    assert_eq!(json["agent_id"], "ann");
+}
+
+#[test]
+fn a_reader_sees_what_is_committed_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("locks.db"));
+    let mut reader = store.reader().unwrap();
+    assert_eq!(reader.history("one").unwrap().len(), 0);
+    some_history(&mut store);
+    assert_eq!(reader.history("one").unwrap().len(), 6);
+    drop(store);
+    assert_eq!(reader.history("two").unwrap().len(), 2, "it outlives the store");
+}
+
+/// I12 across a restart: what was finished is remembered, in order, and told again.
+#[test]
+fn i12_a_request_that_is_asked_again_after_a_restart_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let bob = project.open_session(&mut store, "bob");
+    let id = |number: u128| Some(RequestId::new(number));
+    let with = |number, wait| AskOptions { request_id: id(number), wait, ..AskOptions::default() };
+    let a = Acquire { options: with(1, None), ..ask(ann, "file:a") };
+    let wants =
+        vec![(Resource::file("b"), LockMode::Exclusive), (Resource::file("c"), LockMode::Shared)];
+    let both = AcquireAll { session: ann, wants, options: with(2, None) };
+    let short = Some(Duration::from_millis(500));
+    let blocked = Acquire { options: with(3, short), ..ask(bob, "file:a") };
+    let a_again: Command = a.clone().into();
+    let mut lock = None;
+    for command in [a.into(), Command::from(both.clone()), blocked.clone().into()] {
+        let replies = project.turn(&mut store, command).unwrap();
+        if let Some(Ok(Answer::Granted(grants))) = replies.first().map(|one| &one.outcome) {
+            lock = lock.or(Some(grants[0].lock));
+        }
+    }
+    let lock = lock.unwrap();
+    let by = Credential::Session(ann);
+    let lease = Some(Duration::from_secs(900));
+    let renew = Renew { by, lock, lease, shorten: false, request_id: id(4) };
+    project.turn(&mut store, renew).unwrap();
+    project.known.now += 700;
+    project.turn(&mut store, Command::Tick).unwrap();
+    let release = Release { by, lock, share: None, request_id: id(5) };
+    project.turn(&mut store, release).unwrap();
+    drop(store);
+    let mut store = open(&path);
+    let mut again = Project::take_over(&mut store, "p");
+    assert_eq!(again.table.stats().remembered, 5);
+    let known = project.known;
+    again.known = known;
+    let commands =
+        [a_again, both.into(), blocked.into(), Command::from(renew), Command::from(release)];
+    for command in commands {
+        let effects = again.apply(command.clone());
+        assert!(effects.records().is_empty(), "{command:?}");
+        let replies = again.commit(&mut store, vec![effects]).unwrap();
+        match (&command, &replies[0].outcome) {
+            (Command::Acquire(ask), outcome) if ask.session == bob => {
+                let Err(Refusal::TimedOut { waited_ms, .. }) = outcome else {
+                    panic!("{outcome:?}")
+                };
+                assert_eq!(*waited_ms, 700);
+            }
+            (Command::Acquire(_), outcome) => assert!(outcome.is_err(), "its hold is over"),
+            (Command::AcquireAll(_), Ok(Answer::Granted(grants))) => assert_eq!(grants.len(), 2),
+            (Command::Renew(_), Ok(Answer::Renewed { .. })) => {}
+            (Command::Release(_), Ok(Answer::Released { remaining: 0, .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_session_remembers_its_latest_requests_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    for number in 0..100 {
+        let request_id = Some(RequestId::new(number));
+        let options = AskOptions { request_id, ..AskOptions::default() };
+        let asked = Acquire { options, ..ask(ann, &format!("file:{number}")) };
+        project.turn(&mut store, asked).unwrap();
+    }
+    let claim = store.claim("p").unwrap();
+    let loaded = store.load(&claim).unwrap();
+    let remembered: Vec<u128> = loaded
+        .iter()
+        .filter_map(|record| match &record.fact {
+            Fact::Remembered { request_id, .. } => Some(request_id.unwrap().get()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(remembered, (36..100).collect::<Vec<u128>>());
+}
+
+#[test]
+fn what_is_over_and_old_is_removed_in_steps_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    // One hold lives on from the very beginning; forty end, one a second.
+    let hours = Some(Duration::from_secs(9_000));
+    let options = AskOptions { lease: hours, ..AskOptions::default() };
+    project.turn(&mut store, Acquire { options, ..ask(ann, "file:kept") }).unwrap();
+    for n in 0..40 {
+        let grant = project.grant(&mut store, ann, &format!("file:{n}"));
+        project.known.now += 1_000;
+        project.turn(&mut store, give_back(ann, grant.lock)).unwrap();
+    }
+    let live = project.table.list();
+    let rows = |sql: &str| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.query_row(sql, [], |row| row.get::<_, usize>(0)).unwrap()
+    };
+    // The first half of the holds, the first quarter of the log.
+    let before =
+        PruneBefore { released: Timestamp(START + 20_500), audit: Timestamp(START + 10_500) };
+    let mut steps = Vec::new();
+    while let Ok(removed @ 1..) = store.prune(&before, 7) {
+        assert!(removed <= 7);
+        steps.push(removed);
+    }
+    assert_eq!(rows("SELECT count(*) FROM resource_locks"), 21);
+    // Two facts each, and before them the session and the hold that lives on.
+    assert_eq!(rows("SELECT count(*) FROM audit_log"), 82 - 2 - 21);
+    assert_eq!(steps.iter().sum::<usize>(), 20 + 23, "{steps:?}");
+    assert_eq!(
+        rows("SELECT count(*) FROM audit_log WHERE event_time < '2023-11-14T22:13:30.500Z'"),
+        0
+    );
+    // Everything, as if it were much later: the live one stays, and the newest row of the log.
+    let before = PruneBefore { released: Timestamp::NEVER, audit: Timestamp::NEVER };
+    while let Ok(1..) = store.prune(&before, 500) {}
+    assert_eq!(held(&path, "p"), ["kept"]);
+    assert_eq!(rows("SELECT count(*) FROM resource_locks"), 1);
+    assert_eq!(rows("SELECT count(*) FROM audit_log"), 1);
+    // Ids go on, and so does the project.
+    project.grant(&mut store, ann, "file:next");
+    assert_eq!(rows("SELECT max(id) FROM audit_log"), 83);
+    drop(store);
+    let again = Project::take_over(&mut open(&path), "p");
+    assert_eq!(again.table.list().len(), live.len() + 1);
+}
+
+/// Many old holds that live on do not hide the ended ones behind them.
+#[test]
+fn holds_that_live_on_are_passed_by() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let turns = (0..300).map(|n| project.apply(ask(ann, &format!("file:{n}")))).collect();
+    project.commit(&mut store, turns).unwrap();
+    let last = project.grant(&mut store, ann, "file:last");
+    project.turn(&mut store, give_back(ann, last.lock)).unwrap();
+    let before = PruneBefore { released: Timestamp::NEVER, audit: Timestamp(0) };
+    assert_eq!(store.prune(&before, 5).unwrap(), 1);
+    assert_eq!(store.prune(&before, 5).unwrap(), 0);
+    assert_eq!(held(&path, "p").len(), 300);
+}

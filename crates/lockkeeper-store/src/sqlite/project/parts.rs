@@ -15,19 +15,26 @@ impl Projector<'_> {
         sql: &str,
         new: impl rusqlite::ToSql,
     ) -> Result<Held, Trouble> {
-        let sql = format!(
-            "{sql} WHERE id = ?1 AND project_id = ?2 AND released_at IS NULL RETURNING {ABOUT}"
-        );
-        let held = self.held(&sql, (IdText::from(lock), self.project, new))?;
-        held.ok_or_else(|| not_held(lock))
+        let held = self.held(lock)?;
+        self.run(sql, (held.row, new))?;
+        Ok(held)
     }
 
-    pub(super) fn held(&self, sql: &str, row: impl Params) -> Result<Option<Held>, Trouble> {
+    /// The row of a live hold.
+    pub(super) fn held(&self, lock: LockId) -> Result<Held, Trouble> {
         let of = |row: &Row<'_>| {
-            let session = SessionId::from_u64(row.get(0)?);
-            Ok(Held { session, agent: row.get(1)?, resource: row.get(2)?, token: row.get(3)? })
+            let session = SessionId::from_u64(row.get(1)?);
+            let (agent, resource, token) = (row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok(Held { row: row.get(0)?, session, agent, resource, token })
         };
-        Ok(self.db.prepare_cached(sql)?.query_row(row, of).optional()?)
+        let sql = "SELECT rowid, session_id, agent_id, resource_type || ':' || resource_key, token
+            FROM resource_locks WHERE id = ?1 AND project_id = ?2 AND released_at IS NULL";
+        let found = self
+            .db
+            .prepare_cached(sql)?
+            .query_row((IdText::from(lock), self.project), of)
+            .optional()?;
+        found.ok_or_else(|| not_held(lock))
     }
 
     /// The acquires of a counted hold that are left.
@@ -165,7 +172,7 @@ impl Projector<'_> {
                 about.agent,
                 about.resource,
                 about.token,
-                String::from_utf8_lossy(&self.details),
+                &self.details,
                 about.session.map(SessionId::get),
                 about.request_id.map(|id| id.to_string()),
             ])?;
@@ -203,9 +210,16 @@ pub(super) fn tickets_as_json(tickets: &[TicketId]) -> String {
     as_json(tickets.iter().map(|ticket| ticket.get()))
 }
 
-fn as_json(numbers: impl Iterator<Item = u64>) -> String {
-    let numbers: Vec<String> = numbers.map(|number| number.to_string()).collect();
-    format!("[{}]", numbers.join(","))
+/// Numbers as JSON.
+pub(in crate::sqlite) fn as_json(numbers: impl Iterator<Item = u64>) -> String {
+    let mut json = String::from("[");
+    for number in numbers {
+        let comma = if json.len() > 1 { "," } else { "" };
+        json.push_str(comma);
+        json.push_str(&number.to_string());
+    }
+    json.push(']');
+    json
 }
 
 /// A number as SQLite has them: up to 2^63.

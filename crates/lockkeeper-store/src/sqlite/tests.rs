@@ -1,0 +1,147 @@
+//! What cannot be seen from outside: facts no table decides yet, and a connection that cannot write.
+
+use super::*;
+use lockkeeper_core::{
+    Effects, Fact, LockTable, OpenSession, Reign, Resource, TableConfig, Task, TaskStatus,
+    Timestamp,
+};
+use std::slice::from_ref;
+
+fn store(folder: &tempfile::TempDir) -> SqliteStore {
+    let busy_wait = Duration::from_millis(10);
+    let options = OpenOptions { busy_wait, ..OpenOptions::default() };
+    SqliteStore::open(folder.path().join("locks.db"), options).unwrap()
+}
+
+/// Writes facts as a turn would.
+fn write_facts(store: &SqliteStore, project: &str, facts: Vec<Fact>) -> Result<(), Trouble> {
+    let mut live = Live::of(&live::Rows::read(&store.db, project)?);
+    let mut projector = Projector::new(&store.db, project, &mut live);
+    let mut records = (1..).zip(facts).map(|(at, fact)| Record { at: Timestamp(at), fact });
+    records.try_for_each(|record| projector.write(&record))
+}
+
+fn turn() -> Effects {
+    let mut table = LockTable::new(TableConfig::default(), Reign::first(1));
+    table.apply(Timestamp(1), OpenSession::default())
+}
+
+#[test]
+fn i15_tasks_come_back_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let task = |id: &str, version, status| Task { resource: Resource::task(id), version, status };
+    let lock = Some(lockkeeper_core::LockId::from_u128(5));
+    let moved = |task: Task, lock| Fact::TaskMoved { task, lock };
+    let facts = vec![
+        moved(task("a", 1, TaskStatus::Claimed), lock),
+        moved(task("b", 1, TaskStatus::Claimed), lock),
+        moved(task("b", 2, TaskStatus::Done), None),
+        moved(task("c", 1, TaskStatus::Open), None),
+        Fact::TaskForgotten { task: Resource::task("c") },
+    ];
+    write_facts(&store, "p", facts.clone()).unwrap();
+    let loaded: Vec<Fact> =
+        store.load(&claim).unwrap().into_iter().map(|record| record.fact).collect();
+    assert_eq!(loaded, [facts[0].clone(), facts[2].clone()]);
+    let history = store.reader().unwrap().history("p").unwrap();
+    let history: Vec<Fact> = history.into_iter().map(|record| record.fact).collect();
+    assert_eq!(history, facts);
+}
+
+#[test]
+fn a_fact_that_does_not_fit_is_a_contradiction() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    store.claim("p").unwrap();
+    let lock = lockkeeper_core::LockId::from_u128(5);
+    let session = lockkeeper_core::SessionId::from_u64(5);
+    let ticket = lockkeeper_core::TicketId::from_u64(5);
+    let cause = lockkeeper_core::ReleaseCause::Released;
+    let (share, request_id) = (None, None);
+    let cases = [
+        Fact::Released { lock, remaining: 0, cause: cause.clone(), share, request_id },
+        Fact::Released { lock, remaining: 1, cause, share, request_id },
+        Fact::Renewed { lock, expires_at: Timestamp(1), request_id },
+        Fact::Reentered { ticket, session, lock, count: 2, request_id },
+        Fact::RevocationSet { lock, until: Timestamp(1) },
+        Fact::PollSet { ticket, poll_by: None },
+        Fact::Left { ticket, session, cause: lockkeeper_core::LeaveCause::Cancelled },
+        Fact::WaitDeclared { session, on: session, birth: None },
+        Fact::SessionEnded { session, agent: "a".into(), cause: lockkeeper_core::EndCause::Closed },
+    ];
+    for fact in cases {
+        let outcome = write_facts(&store, "p", vec![fact.clone()]);
+        assert!(matches!(outcome, Err(Trouble::Contradiction(_))), "{fact:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_cannot_write_says_so_and_writes_again_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let turn = turn();
+    let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
+    store.db.pragma_update(None, "query_only", true).unwrap();
+    let refused = store.commit(&batch()).remove(0);
+    assert!(matches!(refused, Err(StoreError::ReadOnly { .. })), "{refused:?}");
+    assert!(matches!(store.claim("p"), Err(StoreError::ReadOnly { .. })));
+    store.db.pragma_update(None, "query_only", false).unwrap();
+    assert_eq!(store.commit(&batch()), [Ok(())]);
+}
+
+#[test]
+fn a_file_that_somebody_else_has_locked_is_named_and_tried_again_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let turn = turn();
+    let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
+    let browser = Connection::open(&store.path).unwrap();
+    browser.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = store.commit(&batch()).remove(0);
+    assert!(matches!(refused, Err(StoreError::Locked { .. })), "{refused:?}");
+    browser.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.commit(&batch()), [Ok(())]);
+}
+
+/// A commit that fails at its very end leaves no transaction behind.
+#[test]
+fn a_commit_that_fails_at_the_end_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let turn = turn();
+    let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
+    let trap = "CREATE TABLE trap (id REFERENCES projects (id) DEFERRABLE INITIALLY DEFERRED);
+        CREATE TRIGGER trapped AFTER INSERT ON sessions
+            BEGIN INSERT INTO trap VALUES ('nobody'); END";
+    store.db.execute_batch(trap).unwrap();
+    let refused = store.commit(&batch()).remove(0);
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(store.db.is_autocommit());
+    store.db.execute_batch("DROP TRIGGER trapped").unwrap();
+    assert_eq!(store.load(&claim).unwrap().len(), 0);
+    assert_eq!(store.commit(&batch()), [Ok(())]);
+    assert_eq!(store.load(&claim).unwrap().len(), 1);
+}
+
+#[test]
+fn power_is_synced_at_each_commit_and_a_claim_always() {
+    let folder = tempfile::tempdir().unwrap();
+    for (durability, expected) in [(Durability::Process, 1), (Durability::Power, 2)] {
+        let options = OpenOptions { durability, ..OpenOptions::default() };
+        let mut store = SqliteStore::open(folder.path().join("locks.db"), options).unwrap();
+        let level = |store: &SqliteStore| -> u32 {
+            store.db.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(level(&store), expected);
+        store.claim("p").unwrap();
+        assert_eq!(level(&store), expected, "and back again");
+        let journal: String =
+            store.db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
+        assert_eq!(journal, "wal");
+    }
+}

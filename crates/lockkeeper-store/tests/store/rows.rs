@@ -1,0 +1,193 @@
+//! Rows that chance seldom makes: each is written, and read back into a table that goes on exactly
+//! like the one that was lost.
+
+use crate::life::{Project, ask, give_back, held, open, picture};
+use lockkeeper_core::*;
+use lockkeeper_store::{Batch, SqliteStore, Store};
+
+/// A project, and the table that its rows give.
+struct Both {
+    _folder: tempfile::TempDir,
+    store: SqliteStore,
+    project: Project,
+}
+
+impl Both {
+    fn new() -> Both {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(&folder.path().join("locks.db"));
+        let project = Project::take_over(&mut store, "p");
+        Both { _folder: folder, store, project }
+    }
+
+    fn turn(&mut self, command: impl Into<Command>) -> Vec<Reply> {
+        self.project.turn(&mut self.store, command).unwrap()
+    }
+
+    fn grant(&mut self, command: impl Into<Command>) -> Grant {
+        let replies = self.turn(command);
+        let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+        grants[0].clone()
+    }
+
+    fn loaded(&mut self) -> Vec<Record> {
+        self.store.load(&self.project.claim).unwrap()
+    }
+
+    /// Loads the rows into another table, and does all this to both: they say and show the same.
+    fn go_on_alike(&mut self, commands: Vec<Command>) {
+        let records = self.loaded();
+        let mut other = crate::life::rebuilt(&self.project.claim, &records);
+        assert_eq!(picture(&self.project.table, true), picture(&other, true));
+        for command in commands {
+            let now = Timestamp(self.project.known.now);
+            let twin = other.apply(now, command.clone());
+            let live = self.project.apply(command.clone());
+            assert_eq!(live.records(), twin.records(), "{command:?}");
+            self.project.commit(&mut self.store, vec![live]).unwrap();
+            assert_eq!(picture(&self.project.table, true), picture(&other, true), "{command:?}");
+        }
+    }
+}
+
+fn with_id(number: u128) -> AskOptions {
+    AskOptions { request_id: Some(RequestId::new(number)), ..AskOptions::default() }
+}
+
+#[test]
+fn a_permit_that_was_cut_keeps_the_slots_it_has_left() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let bob = both.project.open_session(&mut both.store, "bob");
+    let resource = Resource::llm("m");
+    both.turn(DeclareCapacity { resource: resource.clone(), capacity: Some(4) });
+    let permits = |session, n| Acquire {
+        session,
+        resource: resource.clone(),
+        mode: LockMode::Permit(n),
+        options: AskOptions::default(),
+    };
+    let grant = both.grant(permits(ann, 3));
+    let (lock, mode) = (grant.lock, LockMode::Permit(1));
+    both.turn(Downgrade { session: ann, lock, mode, request_id: None });
+    let told = both.project.table.grant(lock).unwrap();
+    assert_eq!((told.slots.as_slice(), told.mode), ([0].as_slice(), mode));
+    both.go_on_alike(vec![permits(bob, 3).into(), give_back(ann, lock).into()]);
+}
+
+/// I12: it is the named acquire of a counted hold that is given back, also after a restart.
+#[test]
+fn i12_a_counted_hold_keeps_the_acquires_that_are_left() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let again = AskOptions { reentrant: true, ..AskOptions::default() };
+    let asked = Acquire { options: again, ..ask(ann, "file:a") };
+    let tickets: Vec<TicketId> = (0..3).map(|_| both.grant(asked.clone()).ticket).collect();
+    let lock = both.project.table.list()[0].lock;
+    let by = Credential::Session(ann);
+    let release = |share| Release { by, lock, share: Some(share), request_id: None };
+    both.turn(release(tickets[0]));
+    let cancel = |ticket| Cancel { session: ann, target: CancelTarget::Ticket(ticket) };
+    both.go_on_alike(vec![
+        release(tickets[0]).into(),
+        cancel(tickets[0]).into(),
+        cancel(tickets[1]).into(),
+    ]);
+    both.go_on_alike(vec![cancel(tickets[1]).into(), cancel(tickets[2]).into()]);
+    assert_eq!(both.project.table.stats().holds, 0);
+}
+
+/// I10: a victim stays as old as it is, also when it kept holds that were granted before.
+#[test]
+fn i10_a_victim_that_kept_some_holds_is_still_one_after_a_restart() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let bob = both.project.open_session(&mut both.store, "bob");
+    both.grant(ask(ann, "file:a"));
+    let kept = both.grant(ask(ann, "file:kept"));
+    for name in ["file:b", "file:c", "file:d", "file:e", "file:f"] {
+        both.grant(ask(bob, name));
+    }
+    both.turn(ask(ann, "file:b"));
+    both.turn(ask(bob, "file:a"));
+    // With some grace the victim may clean up first.
+    both.project.known.now += 1_000;
+    both.turn(Command::Tick);
+    let victim = both.project.table.sessions().into_iter().find(|one| one.session == ann).unwrap();
+    assert_eq!((victim.aborts, victim.holds), (1, 1));
+    both.go_on_alike(vec![give_back(ann, kept.lock).into(), ask(ann, "file:kept").into()]);
+    let later = both.project.table.sessions().into_iter().find(|one| one.session == ann).unwrap();
+    assert_eq!((later.birth, later.aborts), (victim.birth, 1));
+}
+
+#[test]
+fn an_upgrade_is_remembered_by_its_ticket_a_downgrade_is_not() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let shared = Acquire { mode: LockMode::Shared, ..ask(ann, "file:a") };
+    let lock = both.grant(shared).lock;
+    both.turn(Upgrade { session: ann, lock, options: with_id(1) });
+    let request_id = Some(RequestId::new(2));
+    both.turn(Downgrade { session: ann, lock, mode: LockMode::Shared, request_id });
+    let told: Vec<(u128, bool)> = both
+        .loaded()
+        .iter()
+        .filter_map(|record| match &record.fact {
+            Fact::Remembered { request_id, ticket, .. } => {
+                Some((request_id.unwrap().get(), ticket.is_some()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(1, true), (2, false)]);
+}
+
+/// A ticket that was told to its asker stays known, also while a call waits on it again.
+#[test]
+fn a_ticket_that_was_parked_is_remembered_when_it_ends() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let bob = both.project.open_session(&mut both.store, "bob");
+    let lock = both.grant(ask(ann, "file:a")).lock;
+    let slice = Some(std::time::Duration::ZERO);
+    let options = AskOptions { slice, ..AskOptions::default() };
+    let replies = both.turn(Acquire { options, ..ask(bob, "file:a") });
+    let Ok(Answer::Queued { ticket, .. }) = replies[0].outcome else { panic!("{replies:?}") };
+    let wait = Wait { session: bob, ticket, slice: None };
+    both.turn(wait);
+    both.turn(give_back(ann, lock));
+    both.go_on_alike(vec![wait.into()]);
+    let replies = both.turn(wait);
+    assert!(matches!(&replies[0].outcome, Ok(Answer::Granted(grants)) if grants.len() == 1));
+}
+
+/// I11: what was half done when a neighbour's batch failed is done anew, as if for the first time.
+#[test]
+fn i11_a_hand_over_beside_a_batch_that_fails_is_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut good = Project::take_over(&mut store, "good");
+    let mut bad = Project::take_over(&mut store, "bad");
+    let (ann, bob) = (good.open_session(&mut store, "ann"), good.open_session(&mut store, "bob"));
+    let eve = bad.open_session(&mut store, "eve");
+    let lock = good.grant(&mut store, ann, "file:a").lock;
+    good.turn(&mut store, ask(bob, "file:a")).unwrap();
+    let other = bad.grant(&mut store, eve, "file:x").lock;
+    // Somebody releases it by hand, so that the release that comes contradicts it.
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let by_hand = "UPDATE resource_locks SET released_at = acquired_at, release_cause = 'released',
+        released_by = 'eve' WHERE project_id = 'bad'";
+    db.execute(by_hand, []).unwrap();
+    let (fine, torn) = (good.apply(give_back(ann, lock)), bad.apply(give_back(eve, other)));
+    let outcomes = store.commit(&[
+        Batch { claim: &good.claim, turns: std::slice::from_ref(&fine) },
+        Batch { claim: &bad.claim, turns: std::slice::from_ref(&torn) },
+    ]);
+    assert!(outcomes[0].is_ok() && outcomes[1].is_err(), "{outcomes:?}");
+    assert_eq!(held(&path, "good"), ["a"]);
+    let claim = good.claim.clone();
+    let again = crate::life::rebuilt(&claim, &store.load(&claim).unwrap());
+    assert_eq!(picture(&again, true), picture(&good.table, true));
+    assert_eq!(again.stats().tickets, 0);
+}
