@@ -11,9 +11,9 @@ const SMALL: &[&str] = &["simulate", "--seed", "1", "--steps", "2000"];
 const FIELDS: &[(&str, Kind)] = &[
     ("agents", Kind::Number),
     ("cancels", Kind::Number),
-    ("claims", Kind::Number),
     ("capacity_there", Kind::Number),
     ("checked", Kind::Flag),
+    ("claims", Kind::Number),
     ("crashes", Kind::Number),
     ("deadlocks", Kind::Number),
     ("deadlocks_by_length", Kind::Counts),

@@ -44,9 +44,9 @@
 //! - **In the same turn.** What a turn frees it hands over; a cycle that a turn closes it breaks.
 //!
 //! Who drives it owes it three things: the records of each turn are written in order; after a
-//! restart they are replayed into a table of a new [`Reign`] with a higher epoch, whose first command
-//! is [`Resume`]; and `apply(now, Command::Tick)` is called when [`LockTable::next_deadline`] has
-//! come.
+//! restart they are replayed into a table of a new [`Reign`] with a higher epoch, whose first
+//! command is [`Resume`]; and `apply(now, Command::Tick)` is called when
+//! [`LockTable::next_deadline`] has come.
 #![forbid(unsafe_code)]
 
 mod command;

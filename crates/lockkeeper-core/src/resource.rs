@@ -105,6 +105,11 @@ impl Resource {
         self.parts().1
     }
 
+    /// Whether it is of the type [`ResourceType::Task`].
+    pub(crate) fn is_task(&self) -> bool {
+        self.text.starts_with("task:")
+    }
+
     fn parts(&self) -> (&str, &str) {
         self.text.split_once(':').unwrap_or((&self.text, ""))
     }

@@ -1,6 +1,6 @@
 //! What is counted, under which names, with which labels and buckets. The recorder of metrics is
-//! one for the whole process, so these tests have a process of their own, and each of them resources
-//! of a type of its own.
+//! one for the whole process, so these tests have a process of their own, and each of them
+//! resources of a type of its own.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 use lockkeeper::{

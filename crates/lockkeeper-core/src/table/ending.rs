@@ -198,14 +198,15 @@ impl LockTable {
     ) -> Vec<Resource> {
         let hold = &self.state.holds[at];
         let (lock, entry) = (hold.id, hold.entry);
-        let task = self.state.claimed_with(at);
+        let is_claim = hold.is_claim;
         let mut freed = self.end_what_builds_on(at);
         if !self.state.entries[entry].queue.is_empty() {
             freed.push(self.state.entries[entry].resource.clone());
         }
-        self.record(Fact::Released { lock, remaining: 0, cause, share, request_id });
-        if let Some(task) = task {
-            self.record_move(task, becomes, None);
+        let released = Fact::Released { lock, remaining: 0, cause, share, request_id };
+        match is_claim {
+            true => self.end_claim(at, released, becomes),
+            false => self.record(released),
         }
         freed
     }

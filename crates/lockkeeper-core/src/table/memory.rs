@@ -68,6 +68,7 @@ impl State {
     }
 
     /// Takes over what a store remembers: the whole outcome, whatever is known of it by now.
+    #[inline(never)]
     pub(super) fn remember_again(
         &mut self,
         session: SessionAt,

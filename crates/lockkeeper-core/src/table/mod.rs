@@ -1,8 +1,9 @@
 //! The lock table: one command in, its effects out.
 //!
 //! A turn has three parts. What is due by `now` ends first (save in the first turn of a rebuilt
-//! table); then the command is decided, by the file named after what it is about; and each fact that follows from either goes through
-//! [`LockTable::record`], which changes the [`State`] and hands the fact to the journal.
+//! table); then the command is decided, by the file named after what it is about; and each fact
+//! that follows from either goes through [`LockTable::record`], which changes the [`State`] and
+//! hands the fact to the journal.
 //!
 //! | file | decides |
 //! |---|---|

@@ -11,6 +11,7 @@ use crate::{
 };
 
 impl LockTable {
+    #[inline(never)]
     pub(super) fn resume(&mut self, call: CallId, resume: Resume) {
         let (holds, tickets) = (self.state.holds.len(), self.state.tickets.len());
         let poll_by = self.now.after(self.config.ticket_grace);
@@ -44,6 +45,7 @@ impl LockTable {
 impl State {
     /// Gives every hold its full lease again, every ticket its time to be polled, and every idle
     /// session its time to come back. Nothing gets less than it had.
+    #[inline(never)]
     pub(super) fn resume(&mut self, poll_by: Timestamp, now: Timestamp) {
         let holds: Vec<HoldAt> = self.holds.iter().map(|(at, _)| at).collect();
         for hold in holds {

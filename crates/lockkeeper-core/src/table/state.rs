@@ -366,6 +366,7 @@ impl State {
     }
 
     /// How many holds a session has, and will have when all it waits for is granted.
+    #[inline]
     pub(super) fn holds_to_come(&self, session: SessionAt) -> usize {
         let session = &self.sessions[session];
         let waits = session.tickets.values().map(|&at| &self.tickets[at]);

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Answer, ClaimTasks, ClaimedTask, Credential, Fact, FailedClaim, FinishTask, ForgetTask, Grant,
     Limit, LockId, LockMode, Outcome, Refusal, ReleaseCause, ReopenTask, Resource, ResourceProblem,
-    ResourceType, Subject, Task, TaskClaim, TaskStatus, TicketId, WhyNotClaimed,
+    Subject, Task, TaskClaim, TaskStatus, TicketId, WhyNotClaimed,
     places::{EntryAt, HoldAt, SessionAt},
 };
 use std::collections::BTreeMap;
@@ -60,6 +60,7 @@ impl State {
     }
 
     /// A journal tells the hold first, live rows tell the task first.
+    #[inline(never)]
     pub(super) fn move_task(&mut self, task: &Task, lock: Option<LockId>) {
         let booked = Booked { version: task.version, status: task.status, claim: lock };
         self.tasks.insert(task.resource.clone(), booked);
@@ -79,6 +80,7 @@ impl State {
 }
 
 impl LockTable {
+    #[inline(never)]
     pub(super) fn claim_tasks(&mut self, claim: ClaimTasks) -> Result<Answer, Refusal> {
         let session = self.session(claim.session)?;
         if let Some(answer) = self.claimed_before(session, &claim) {
@@ -141,13 +143,11 @@ impl LockTable {
     /// The entry of a task's resource, as for any other resource.
     fn known_task(&self, task: &Resource) -> Result<Option<EntryAt>, Refusal> {
         let entry = self.known(task)?;
-        match task.resource_type() {
-            ResourceType::Task => Ok(entry),
-            _ => {
-                let resource = task.as_str().chars().take(256).collect();
-                Err(Refusal::InvalidResource { resource, problem: ResourceProblem::NotATask })
-            }
+        if !task.is_task() {
+            let resource = task.as_str().chars().take(256).collect();
+            return Err(Refusal::InvalidResource { resource, problem: ResourceProblem::NotATask });
         }
+        Ok(entry)
     }
 
     /// What a request that stays within its bounds asks for, if nothing stands in its way.
@@ -221,6 +221,7 @@ impl LockTable {
         Answer::TasksClaimed(grants.into_iter().map(claimed).collect())
     }
 
+    #[inline(never)]
     pub(super) fn finish_task(&mut self, finish: FinishTask) -> Result<Answer, Refusal> {
         if let Credential::Session(session) = finish.by
             && let Some(answer) = self.repeated(session, Verb::Finish, finish.request_id)?
@@ -247,6 +248,7 @@ impl LockTable {
         Ok(Answer::TaskMoved(task))
     }
 
+    #[inline(never)]
     pub(super) fn reopen_task(&mut self, reopen: &ReopenTask) -> Result<Answer, Refusal> {
         let task = self.booked_task(&reopen.task)?;
         if task.status != TaskStatus::Done {
@@ -257,6 +259,7 @@ impl LockTable {
         Ok(Answer::TaskMoved(self.state.task_or_new(&reopen.task)))
     }
 
+    #[inline(never)]
     pub(super) fn forget_task(&mut self, forget: &ForgetTask) -> Result<Answer, Refusal> {
         let task = self.booked_task(&forget.task)?;
         if task.status == TaskStatus::Claimed {
@@ -272,8 +275,18 @@ impl LockTable {
         self.state.task(task).ok_or_else(unknown)
     }
 
+    /// Ends a hold that is the claim of a task, and moves the task on.
+    #[inline(never)]
+    pub(super) fn end_claim(&mut self, hold: HoldAt, released: Fact, becomes: TaskStatus) {
+        let task = self.state.claimed_with(hold);
+        self.record(released);
+        if let Some(task) = task {
+            self.record_move(task, becomes, None);
+        }
+    }
+
     /// The one way in which a task changes: each time by one version.
-    pub(super) fn record_move(&mut self, task: Task, status: TaskStatus, lock: Option<LockId>) {
+    fn record_move(&mut self, task: Task, status: TaskStatus, lock: Option<LockId>) {
         let version = task.version.saturating_add(1);
         self.record(Fact::TaskMoved { task: Task { version, status, ..task }, lock });
     }

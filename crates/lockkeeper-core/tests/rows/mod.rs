@@ -259,8 +259,12 @@ impl Rows {
             say(opened.at, opened.fact);
         }
         for (lock, row) in &self.holds {
-            // What is remembered is told by itself.
-            say(row.at, Fact::Granted(Granted { request_id: None, ..row.granted.clone() }));
+            // What is remembered is told by itself, too; what is forgotten must stay so.
+            let ticket = Some(row.granted.ticket);
+            let memory = &self.sessions[&row.granted.session].memory;
+            let known = memory.iter().find(|(_, of, _)| *of == ticket);
+            let request_id = known.and_then(|(request_id, ..)| *request_id);
+            say(row.at, Fact::Granted(Granted { request_id, ..row.granted.clone() }));
             let (lock, session) = (*lock, row.granted.session);
             let later = row.shares.iter().filter(|share| **share != row.granted.ticket);
             for (nth, ticket) in later.enumerate() {

@@ -120,9 +120,9 @@ async fn a_ring_of_eight(bench: Bench) {
     let outcomes = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = Vec::new();
     let mut firsts = Vec::new();
-    for n in 0..8 {
+    for (n, room) in rooms.iter().enumerate() {
         let session = project.session(&format!("agent-{n}")).await.unwrap();
-        let first = session.acquire(rooms[n].resource.clone()).await.unwrap();
+        let first = session.acquire(room.resource.clone()).await.unwrap();
         firsts.push(first.watch());
         tasks.push((session, first));
     }

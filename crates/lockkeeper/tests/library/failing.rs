@@ -82,7 +82,8 @@ async fn debts_of_a_long_outage() {
     let first = a.acquire(file("first")).await.unwrap();
     let second = a.acquire(file("second")).await.unwrap();
     let mut third = a.acquire(file("third")).await.unwrap();
-    (switch.fail(1), switch.fail_claims(4));
+    switch.fail(1);
+    switch.fail_claims(4);
     assert!(is_disk_full(&b.acquire(file("y")).await.unwrap_err()));
     drop(first);
     second.release().await.unwrap_err();

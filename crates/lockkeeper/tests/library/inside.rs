@@ -139,7 +139,7 @@ async fn hand_over_in_order(bench: Bench) {
     for agent in agents {
         agent.await.unwrap();
     }
-    let order = order.lock().unwrap();
+    let order = order.lock().unwrap().clone();
     assert_eq!(order.iter().map(|(n, _)| *n).collect::<Vec<_>>(), (0..=50).collect::<Vec<_>>());
     assert!(order.windows(2).all(|pair| pair[0].1 < pair[1].1), "I2: {order:?}");
     bench.close_empty().await;

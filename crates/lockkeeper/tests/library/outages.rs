@@ -162,7 +162,8 @@ async fn a_store_that_is_away_for_a_while() {
     let mut parked = pin!(b.acquire(file("x")).into_future());
     assert!(poll_once(parked.as_mut()).await.is_none());
     bench.settle().await;
-    (switch.fail(1), switch.fail_claims(usize::MAX));
+    switch.fail(1);
+    switch.fail_claims(usize::MAX);
     assert!(is_disk_full(&a.acquire(file("y")).await.unwrap_err()));
     for _ in 0..10 {
         yields(50).await;

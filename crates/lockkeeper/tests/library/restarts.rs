@@ -67,7 +67,7 @@ async fn a_thousand_waits_survive() {
     for task in tasks {
         last += usize::from(task.await.unwrap());
     }
-    let order = order.lock().unwrap();
+    let order = order.lock().unwrap().clone();
     let agents: Vec<usize> = order.iter().map(|(n, _)| *n).collect();
     let by_queue: Vec<usize> =
         queue.iter().map(|waiter| waiter.agent[6..].parse().unwrap()).collect();
