@@ -79,6 +79,11 @@ pub(super) fn of(
                 let refusal = refusal(ticket, &cause, at, queued.get(&ticket), verdict, live);
                 (Some(ticket), Outcome::Refused(Box::new(refusal)))
             }
+            // Says it anew: what was known of this request is outdated.
+            Fact::Remembered { ticket, outcome, .. } => {
+                finished.retain(|one| (one.request_id, one.ticket) != (request_id, ticket));
+                (ticket, outcome)
+            }
             _ => continue,
         };
         finished.push(Finished { at, request_id, ticket, outcome });

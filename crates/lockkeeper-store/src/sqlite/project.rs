@@ -120,8 +120,11 @@ impl<'a> Projector<'a> {
                 self.audit(record, &About::default())
             }
             Fact::DeadlockFound(report) => self.deadlock_found(record, report),
-            // Told when a table is rebuilt, never by a turn; whatever else there may be one day is
-            // at least on record.
+            Fact::Remembered { session, request_id, .. } => {
+                let (session, request_id) = (Some(*session), *request_id);
+                self.audit(record, &About { session, request_id, ..About::default() })
+            }
+            // Whatever else there may be one day is at least on record.
             _ => self.audit(record, &About::default()),
         }
     }

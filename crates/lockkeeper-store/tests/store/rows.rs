@@ -3,7 +3,7 @@
 
 use crate::life::{Project, ask, give_back, held, open, picture};
 use lockkeeper_core::*;
-use lockkeeper_store::{Batch, SqliteStore, Store};
+use lockkeeper_store::{AuditFilter, Batch, SqliteStore, Store};
 
 /// A project, and the table that its rows give.
 struct Both {
@@ -140,6 +140,22 @@ fn an_upgrade_is_remembered_by_its_ticket_a_downgrade_is_not() {
         })
         .collect();
     assert_eq!(told, [(1, true), (2, false)]);
+}
+
+/// The row of a conversion names the token from then on, not the one before.
+#[test]
+fn the_row_of_a_conversion_names_the_new_token() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let old = both.grant(ask(ann, "file:a"));
+    let (lock, mode, request_id) = (old.lock, LockMode::Shared, None);
+    both.turn(Downgrade { session: ann, lock, mode, request_id });
+    let kind = Some("lock_converted".to_owned());
+    let filter = AuditFilter { event_type: kind, ..AuditFilter::default() };
+    let rows = both.store.reader().unwrap().audit(&filter).unwrap();
+    let new = both.project.table.grant(lock).unwrap().token;
+    assert!(new > old.token);
+    assert_eq!((rows.len(), rows[0].token), (1, Some(new)));
 }
 
 /// A ticket that was told to its asker stays known, also while a call waits on it again.
