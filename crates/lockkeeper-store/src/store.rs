@@ -61,9 +61,9 @@ pub struct Claim {
     pub last_event: u64,
 }
 
-/// Turns of one project on their way into a commit: in order, without a gap. The number of the
-/// last one ([`Effects::call`]) is the batch's place in the reign; a store refuses a batch that does
-/// not come after what it has.
+/// Turns of one project on their way into a commit: in order, without a gap. The number of the last
+/// one ([`Effects::call`]) is the batch's place in the reign; a store refuses a batch that does not
+/// come after what it has.
 #[derive(Debug)]
 pub struct Batch<'a> {
     /// By whom.

@@ -2,8 +2,8 @@
 
 use super::{LockTable, state::State};
 use crate::{
-    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionId, SessionView, Stats, Task,
-    Timestamp, WaitEdge, WaitGraph, WaitNode, Waiter,
+    Contention, Grant, Holder, Inspection, LeaseCounts, LockId, Resource, SessionId, SessionView,
+    Stats, Task, Timestamp, WaitEdge, WaitGraph, WaitNode, Waiter,
     places::{EntryAt, SessionAt},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -1,7 +1,7 @@
 //! What must happen and hits a failing store happens later: releases, drops, ends of sessions.
 
 use crate::{
-    outages::{comes_free, faulty, is_disk_full},
+    outages::{comes_free, faulty, is_disk_full, serves_again},
     support::{Bench, DEMO, Switch, file, secs, yields},
 };
 use lockkeeper::{LockMode, ReleaseError, SessionError, Unavailable};
@@ -79,19 +79,16 @@ async fn a_close() {
 async fn debts_of_a_long_outage() {
     let (switch, bench) = bench().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
-    let first = a.acquire(file("first")).await.unwrap();
-    let second = a.acquire(file("second")).await.unwrap();
-    let mut third = a.acquire(file("third")).await.unwrap();
+    let first = a.acquire(file("first")).lease(secs(100_000)).await.unwrap();
+    let second = a.acquire(file("second")).lease(secs(100_000)).await.unwrap();
+    let mut third = a.acquire(file("third")).lease(secs(100_000)).await.unwrap();
     switch.fail(1);
     switch.fail_claims(4);
     assert!(is_disk_full(&b.acquire(file("y")).await.unwrap_err()));
     drop(first);
     second.release().await.unwrap_err();
     third.downgrade(LockMode::Shared).await.unwrap_err();
-    for _ in 0..20 {
-        yields(50).await;
-        tokio::time::advance(secs(2)).await;
-    }
+    serves_again(&bench).await;
     comes_free(&b, "first").await;
     comes_free(&b, "second").await;
     assert!(third.is_valid());
