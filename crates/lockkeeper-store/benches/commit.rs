@@ -161,7 +161,8 @@ struct ByHand {
 }
 
 const GRANT: &str = "INSERT INTO resource_locks (id, project_id, resource_type, resource_key,
-        agent_id, acquired_at, timeout_at, session_id, mode, token, lease_ms, ticket, birth, wait_ms)
+        agent_id, acquired_at, timeout_at, session_id, mode, token, lease_ms, ticket, birth,
+        wait_ms)
     VALUES (?1, 'bench', 'file', ?2, 'agent-bench', ?3, ?4, 4294967297, 'exclusive', ?5, 300000,
         ?5, ?5, 0)";
 const RELEASE: &str = "UPDATE resource_locks SET released_at = ?2, release_cause = 'released',

@@ -1,7 +1,7 @@
 //! A fact as the JSON of its row in the audit log.
 //!
 //! Any fact can be written by serde, and is read by it. The two that make up nearly every log are
-//! written by hand: half as long, because what is not there is left out, and in a tenth of the time.
+//! written by hand: shorter, because what is not there is left out, and without the detours.
 
 use super::project::as_json;
 use crate::text::IdText;

@@ -131,7 +131,7 @@ impl SqliteStore {
         &mut self,
         batches: &[Batch<'_>],
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
-        let SqliteStore { db, path, reigns, .. } = self;
+        let SqliteStore { db, reigns, .. } = self;
         // Looks first, writes then: what records nothing costs no write.
         let writes = batches.iter().any(records_something);
         let kind = match writes {
@@ -143,7 +143,7 @@ impl SqliteStore {
         let mut reached: Vec<(&Arc<str>, u64)> = Vec::with_capacity(batches.len());
         for batch in batches {
             let before = reached.iter().rev().find(|(project, _)| **project == batch.claim.project);
-            let outcome = check(&transaction, path, reigns, batch, before.map(|(_, seq)| *seq))?;
+            let outcome = check(&transaction, reigns, batch, before.map(|(_, seq)| *seq))?;
             if outcome.is_ok() {
                 write(&transaction, reigns, batch)?;
                 if let Some(last) = batch.turns.last() {
@@ -210,7 +210,7 @@ impl Store for SqliteStore {
         let SqliteStore { db, path, reigns, .. } = self;
         let loaded = (|| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            if let Err(refused) = check_epoch(&transaction, path, claim)? {
+            if let Err(refused) = check_epoch(&transaction, claim)? {
                 return Err(Trouble::Known(refused));
             }
             let rows = live::Rows::read(&transaction, &claim.project)?;
@@ -355,11 +355,7 @@ fn records_something(batch: &Batch<'_>) -> bool {
 }
 
 /// Whether a claim is still the newest one of its project.
-fn check_epoch(
-    db: &Connection,
-    path: &Path,
-    claim: &Claim,
-) -> Result<Result<u64, StoreError>, Trouble> {
+fn check_epoch(db: &Connection, claim: &Claim) -> Result<Result<u64, StoreError>, Trouble> {
     let mut meta = db.prepare_cached("SELECT epoch, seq FROM lock_meta WHERE project_id = ?1")?;
     let found: Option<(u32, u64)> =
         meta.query_row([&*claim.project], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
@@ -370,8 +366,8 @@ fn check_epoch(
             Err(StoreError::Superseded { project, epoch, newest: Epoch::new(newest) })
         }
         None => {
-            let detail = format!("project {project} was never claimed here");
-            Err(StoreError::Corrupt { path: path.to_path_buf(), detail })
+            let detail = "the project was never claimed here".to_owned();
+            Err(StoreError::OutOfOrder { project, detail })
         }
     })
 }
@@ -379,12 +375,11 @@ fn check_epoch(
 /// Whether a batch may be written: by the newest claim, and next in its reign.
 fn check(
     db: &Connection,
-    path: &Path,
     reigns: &HashMap<Arc<str>, Reigning>,
     batch: &Batch<'_>,
     before: Option<u64>,
 ) -> Result<Result<(), StoreError>, Trouble> {
-    let written = match check_epoch(db, path, batch.claim)? {
+    let written = match check_epoch(db, batch.claim)? {
         Ok(written) => written,
         Err(refused) => return Ok(Err(refused)),
     };

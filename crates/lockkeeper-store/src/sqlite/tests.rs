@@ -1,4 +1,4 @@
-//! What cannot be seen from outside: facts no table decides yet, and a connection that cannot write.
+//! What cannot be seen from outside: facts written by hand, and a connection that cannot write.
 
 use super::*;
 use lockkeeper_core::{

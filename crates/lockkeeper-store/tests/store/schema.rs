@@ -65,10 +65,8 @@ fn an_edited_migration_is_noticed() {
     let db = Connection::open(&path).unwrap();
     db.execute("UPDATE schema_history SET hash = 'other' WHERE number = 2", []).unwrap();
     let refused = SqliteStore::open(&path, OpenOptions::default()).unwrap_err();
-    assert!(
-        matches!(&refused, StoreError::ForeignSchema { migration, .. } if migration == "0002_tasks"),
-        "{refused:?}"
-    );
+    let StoreError::ForeignSchema { migration, .. } = &refused else { panic!("{refused:?}") };
+    assert_eq!(migration, "0002_tasks");
     assert!(refused.to_string().contains("0002_tasks"), "{refused}");
 }
 
