@@ -47,6 +47,7 @@
 //! | `wait_declared`, `wait_withdrawn` | a session waits for another one, or no longer |
 //! | `capacity_declared` | a resource has so many slots |
 //! | `task_moved`, `task_forgotten` | a task has another version; or is gone |
+//! | `remembered` | a session remembers more of a finished request than its facts tell |
 //! | `resumed` | a rebuilt table is in service, with full leases |
 //! | `deadlock_detected` | with the whole report |
 //!

@@ -45,8 +45,10 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Only so that nobody reads a name that is no longer true; closing it is what counts.
+        // Only so that nobody reads a name that is no longer true.
         let _ = self.file.set_len(0);
+        // Closing it is not enough: a child that is being started has a copy of it for a moment.
+        let _ = self.file.unlock();
     }
 }
 

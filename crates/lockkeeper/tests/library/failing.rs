@@ -146,3 +146,22 @@ async fn an_expiry() {
     drop((a, b, guard));
     bench.close_empty().await;
 }
+
+/// A lease that renews itself survives a renewal that could not be written.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_by_itself() {
+    let (switch, bench) = bench().await;
+    let a = bench.session("a").await;
+    let guard = a.acquire(file("x")).lease(secs(9)).keep_alive().await.unwrap();
+    for round in 1..20 {
+        if round % 5 == 0 {
+            switch.fail(1);
+        }
+        bench.pass(secs(1)).await;
+        crate::support::until("it serves", async || bench.demo().await.stats().await.is_ok()).await;
+        assert!(guard.is_valid(), "after {round} seconds");
+    }
+    assert!(switch.claims() > 2);
+    drop((guard, a));
+    bench.close_empty().await;
+}

@@ -195,3 +195,34 @@ async fn again_and_again() {
     }
     assert_eq!(active_rows(&path, DEMO), []);
 }
+
+/// A child that is being started has a copy of everything that is open, for a moment. The store is
+/// free all the same as soon as it is said to be closed.
+#[cfg(unix)]
+#[test]
+#[ignore = "defect: the store's lock is not given back but only closed, of which a child has a copy"]
+fn closed_while_children_are_started() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locks.db");
+    let over = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    Process::new("true").status().unwrap();
+                }
+            });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let outcome = runtime.block_on(async {
+            for _ in 0..150 {
+                LockManager::open(&path).await?.shutdown().await;
+            }
+            Ok::<(), StoreError>(())
+        });
+        over.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_eq!(outcome, Ok(()));
+}

@@ -223,3 +223,47 @@ async fn a_wait_is_cut_off_during_a_restart() {
     drop((a, b, c));
     bench.close_empty().await;
 }
+
+/// A victim policy of somebody's own that panics.
+#[derive(Debug)]
+struct Poison;
+
+impl lockkeeper::VictimPolicy for Poison {
+    fn name(&self) -> &str {
+        "poison"
+    }
+
+    fn order(&self, _: &lockkeeper::Candidate, _: &lockkeeper::Candidate) -> std::cmp::Ordering {
+        std::panic::resume_unwind(Box::new("as ordered"))
+    }
+}
+
+/// A request that kills the actor each time is given up, and nobody else with it: neither those who
+/// hold nor those who wait.
+#[tokio::test(start_paused = true)]
+#[ignore = "defect: whoever waits is refused after sixteen restarts that others brought about"]
+async fn a_request_that_kills_the_actor() {
+    let mut config = lockkeeper::Config::default();
+    config.table.victim_policy = Arc::new(Poison);
+    let bench = crate::support::Bench::file_with(config).still();
+    let (a, b, c) = (bench.session("a").await, bench.session("b").await, bench.session("c").await);
+    let one = a.acquire(file("1")).await.unwrap();
+    let two = b.acquire(file("2")).await.unwrap();
+    let mut crossing = pin!(a.acquire(file("2")).into_future());
+    assert!(poll_once(crossing.as_mut()).await.is_none());
+    bench.settle().await;
+    let mut waiting = tokio::spawn(c.acquire(file("1")).into_future());
+    bench.settle().await;
+    let told = b.acquire(file("1")).await.unwrap_err();
+    assert!(matches!(told, AcquireError::Unavailable(lockkeeper::Unavailable::Crashed)), "{told}");
+    until("it serves", async || bench.demo().await.stats().await.is_ok()).await;
+    bench.settle().await;
+    assert!(one.is_valid() && two.is_valid());
+    assert!(!waiting.is_finished(), "an innocent one is refused: {:?}", (&mut waiting).await);
+    drop(two);
+    drop(crossing.await.unwrap());
+    drop(one);
+    drop(waiting.await.unwrap().unwrap());
+    drop((a, b, c));
+    bench.close_empty().await;
+}

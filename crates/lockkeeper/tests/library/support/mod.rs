@@ -179,7 +179,8 @@ impl Bench {
         let demo = self.demo().await;
         for _ in 0..2 {
             yields(20).await;
-            demo.stats().await.unwrap();
+            // Whether it can be answered is not the question here.
+            let _ = demo.stats().await;
         }
         yields(20).await;
     }
