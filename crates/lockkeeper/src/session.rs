@@ -22,8 +22,9 @@ use std::{
     },
 };
 
-/// How often one request is asked again because the actor died before it answered.
-const ASK_MAX: usize = 16;
+/// How often one request is asked again because the actor died before it answered. Whoever made it
+/// die is told so; these are the deaths that others brought about.
+const ASK_MAX: usize = 10_000;
 
 /// Who owns holds: a session, and the way to its actor. Guards, requests and the session's handles
 /// share it; when the last of them is gone, the session ends.

@@ -276,3 +276,38 @@ async fn work(session: lockkeeper::Session, seed: u64) {
         }
     }
 }
+
+/// What is active is counted once, also when the actor begins anew.
+#[test]
+fn a_restart_counts_nothing_twice() {
+    let (prometheus, _turn) = page();
+    runtime(false).block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let manager = LockManager::open(dir.path().join("locks.db")).await.unwrap();
+        let project = manager.project("restart").await.unwrap();
+        let (a, b) = (project.session("a").await.unwrap(), project.session("b").await.unwrap());
+        let guard = a.acquire(typed("restart", "x")).await.unwrap();
+        let waiting = tokio::spawn(b.acquire(typed("restart", "x")).into_future());
+        for _ in 0..3 {
+            while project.queue(typed("restart", "x")).await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            settle(&project).await;
+            let text = prometheus.render();
+            assert_eq!(sum(&text, "resource_locks_active", "\"restart\""), 1.0);
+            assert_eq!(sum(&text, "resource_lock_queue_depth", ""), 1.0);
+            project.actor().kill();
+            // Whoever asks now is asked again to the next life.
+            settle(&project).await;
+        }
+        drop(guard);
+        drop(waiting.await.unwrap().unwrap());
+        drop((a, b));
+        settle(&project).await;
+        manager.shutdown().await;
+    });
+    let text = prometheus.render();
+    assert_eq!(sum(&text, "resource_locks_active", "\"restart\""), 0.0);
+    assert_eq!(sum(&text, "resource_lock_queue_depth", ""), 0.0);
+    assert_eq!(sum(&text, "resource_lock_acquisitions_total", "\"restart\""), 2.0);
+}

@@ -79,8 +79,12 @@ impl Caller {
             Caller::Plain(tell) => tell.send(Err(error)),
             Caller::Then(_, then) => then(Err(error)),
             Caller::Debt(command) => match why {
+                Unavailable::Store(_) => shared.owe(command),
+                // Its sessions have ended.
                 Unavailable::ShutDown => {}
-                _ => shared.owe(command),
+                Unavailable::Crashed => {
+                    tracing::error!(?command, "given up: it ended the actor");
+                }
             },
         }
     }

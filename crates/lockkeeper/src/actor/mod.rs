@@ -33,6 +33,7 @@ use lockkeeper_core::{
 use std::{
     fmt,
     ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -276,8 +277,17 @@ impl LockActor {
         tracing::trace!(project = %self.args.project, ?command, "turn");
         match &mut self.state {
             State::Serving(serving) => {
-                let turn = serving.table.apply(self.args.clock.now(), command);
-                serving.journal.submit(turn, caller, &serving.desk);
+                let now = self.args.clock.now();
+                let decide = AssertUnwindSafe(|| serving.table.apply(now, command));
+                match catch_unwind(decide) {
+                    Ok(turn) => serving.journal.submit(turn, caller, &serving.desk),
+                    Err(panic) => {
+                        // A defect, of ours or of somebody's victim policy. This life is over, but
+                        // whoever caused it must not come back with it, and end the next one.
+                        caller.unavailable(&Unavailable::Crashed, &self.args.shared);
+                        resume_unwind(panic);
+                    }
+                }
             }
             State::Down { why, .. } => caller.unavailable(why, &self.args.shared),
         }

@@ -200,7 +200,6 @@ async fn again_and_again() {
 /// free all the same as soon as it is said to be closed.
 #[cfg(unix)]
 #[test]
-#[ignore = "defect: the store's lock is not given back but only closed, of which a child has a copy"]
 fn closed_while_children_are_started() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let dir = tempfile::tempdir().unwrap();

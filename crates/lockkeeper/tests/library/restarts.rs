@@ -241,7 +241,6 @@ impl lockkeeper::VictimPolicy for Poison {
 /// A request that kills the actor each time is given up, and nobody else with it: neither those who
 /// hold nor those who wait.
 #[tokio::test(start_paused = true)]
-#[ignore = "defect: whoever waits is refused after sixteen restarts that others brought about"]
 async fn a_request_that_kills_the_actor() {
     let mut config = lockkeeper::Config::default();
     config.table.victim_policy = Arc::new(Poison);
