@@ -76,7 +76,7 @@ async fn the_victim() {
 /// are meant to survive.
 async fn client(manager: LockManager, diary: Arc<Diary>, at: u64) {
     let mut dice = Dice(u64::from(std::process::id()) << 8 | (at + 1));
-    let detached = at % 3 == 0;
+    let detached = at.is_multiple_of(3);
     let request = manager.session(PROJECT, &format!("client-{at}"));
     let session = if detached { request.detached() } else { request }.await.unwrap();
     loop {
