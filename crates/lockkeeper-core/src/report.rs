@@ -49,7 +49,8 @@ pub struct Participant {
     pub holds: Vec<Held>,
     /// How many holds it has in all.
     pub holds_total: usize,
-    /// Whether it could be chosen: whether ending its wait or its holds breaks the cycle.
+    /// Whether it could be chosen: whether ending its wait or its holds breaks the cycle. It does
+    /// not where the one before it would wait for the next one instead, in the same queue.
     pub eligible: bool,
 }
 

@@ -5,9 +5,14 @@ use crate::{
     inside::{Inside, Most},
     world::deadlocks,
 };
-use lockkeeper_core::{Fact, LeaveCause, ReleaseCause, TaskStatus};
+use lockkeeper_core::{
+    DeadlockReport, EdgeKind, Fact, LeaveCause, Participant, ReleaseCause, SessionId, TaskStatus,
+};
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// Counts of one project.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +28,9 @@ pub(crate) struct Tally {
     pub(crate) by_length: BTreeMap<usize, u64>,
     pub(crate) by_policy: BTreeMap<String, u64>,
     pub(crate) reduced: u64,
+    pub(crate) closings: u64,
+    pub(crate) verdicts_max: u64,
+    pub(crate) repeated: u64,
     pub(crate) cleared: u64,
     pub(crate) longest_queue: usize,
     pub(crate) longest_wait_ms: u64,
@@ -71,8 +79,25 @@ impl Tally {
             *self.by_length.entry(report.participants.len()).or_default() += 1;
             *self.by_policy.entry(report.policy.clone()).or_default() += 1;
         }
+        self.verdicts(&deadlocks(turn).collect::<Vec<_>>());
         self.inside(&bench.inside);
         self.digest = digest(self.digest, turn);
+    }
+
+    /// Counts the verdicts of one turn by the request that closed their cycles.
+    fn verdicts(&mut self, reports: &[&DeadlockReport]) {
+        let mut requesters: Vec<SessionId> = reports.iter().map(|one| one.requester).collect();
+        requesters.sort();
+        requesters.dedup();
+        self.closings += requesters.len() as u64;
+        for requester in requesters {
+            let here = reports.iter().filter(|one| one.requester == requester);
+            self.verdicts_max = self.verdicts_max.max(here.count() as u64);
+        }
+        for (at, report) in reports.iter().enumerate() {
+            let again = reports[..at].iter().any(|earlier| is_left_of(report, earlier));
+            self.repeated += u64::from(again);
+        }
     }
 
     pub(crate) fn inside(&mut self, inside: &Inside) {
@@ -93,6 +118,23 @@ impl Tally {
         self.accepted += fences.accepted;
         self.rejected += fences.rejected;
     }
+}
+
+/// Whether a cycle is what is left of an earlier one of the same request: nobody on it waits for
+/// anything but what it waited for there. Through permits that says nothing: who must go first is
+/// another matter after each verdict. And where all of it is one queue and declared waits, several
+/// may have to go, so that the one at its end need not.
+fn is_left_of(report: &DeadlockReport, earlier: &DeadlockReport) -> bool {
+    let wait = |one: &Participant| (one.rank.session, one.ticket, one.resource.clone());
+    let before: Vec<_> = earlier.participants.iter().map(wait).collect();
+    let queues = earlier.participants.iter().filter_map(|one| one.resource.as_ref());
+    let queues: BTreeSet<_> = queues.collect();
+    let declares = earlier.participants.iter().any(|one| one.edge == EdgeKind::Declared);
+    report.requester == earlier.requester
+        && (!declares || queues.len() > 1)
+        && !report.reduced
+        && !earlier.reduced
+        && report.participants.iter().all(|one| before.contains(&wait(one)))
 }
 
 /// Boils the numbers of a turn down, so that two runs can be compared: an FNV over what decides.
@@ -171,6 +213,15 @@ pub struct Report {
     pub victims_by_policy: BTreeMap<String, u64>,
     /// Deadlocks through permits, confirmed by reduction.
     pub deadlocks_reduced: u64,
+    /// Requests that closed a cycle, or several.
+    #[serde(skip)]
+    pub closing_requests: u64,
+    /// The most verdicts that one of them cost.
+    #[serde(skip)]
+    pub verdicts_for_one: u64,
+    /// Verdicts on what an earlier verdict of the same request had left of a cycle.
+    #[serde(skip)]
+    pub verdicts_repeated: u64,
     /// Requests after which there was a cycle through permits that was no deadlock; only counted
     /// when steps are checked.
     pub permit_cycles_cleared: u64,
@@ -219,6 +270,9 @@ impl Report {
             *self.victims_by_policy.entry(policy.clone()).or_default() += count;
         }
         self.deadlocks_reduced += tally.reduced;
+        self.closing_requests += tally.closings;
+        self.verdicts_for_one = self.verdicts_for_one.max(tally.verdicts_max);
+        self.verdicts_repeated += tally.repeated;
         self.permit_cycles_cleared += tally.cleared;
         self.longest_queue = self.longest_queue.max(tally.longest_queue);
         self.longest_wait_ms = self.longest_wait_ms.max(tally.longest_wait_ms);
@@ -248,8 +302,10 @@ impl fmt::Display for Report {
         let lengths = self.deadlocks_by_length.iter().map(|(k, n)| format!("{k}: {n}")).collect();
         let policies = self.victims_by_policy.iter().map(|(k, n)| format!("{k}: {n}")).collect();
         let permits = format!("{} of {}", self.max_permits_in_use, self.capacity_there);
+        let verdicts =
+            format!("{} at most, {} repeated", self.verdicts_for_one, self.verdicts_repeated);
         let checked = if self.checked { "each step" } else { "no" };
-        let rows: [(&str, String); 25] = [
+        let rows: [(&str, String); 27] = [
             ("seed", self.seed.to_string()),
             ("steps", self.steps.to_string()),
             ("projects", self.projects.to_string()),
@@ -265,6 +321,8 @@ impl fmt::Display for Report {
             ("  by length", by(lengths)),
             ("  victims by", by(policies)),
             ("  through permits", self.deadlocks_reduced.to_string()),
+            ("  closing requests", self.closing_requests.to_string()),
+            ("  for one request", verdicts),
             ("permit cycles cleared", self.permit_cycles_cleared.to_string()),
             ("longest queue", self.longest_queue.to_string()),
             ("longest wait, ms", self.longest_wait_ms.to_string()),

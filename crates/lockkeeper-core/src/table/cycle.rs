@@ -1,6 +1,6 @@
 //! Finds the deadlock that a session is on, and the cycle that shows it.
 
-use super::state::State;
+use super::{bystanders::is_one_wait, state::State};
 use crate::{
     LockMode,
     graph::Why,
@@ -78,6 +78,8 @@ impl State {
 
     /// A shortest cycle through `start`. It is canonical: where there is a choice the lower ids go
     /// first, never the order in memory, which a table rebuilt from its journal does not share.
+    /// Of two edges between the same two the one that stays in the queue through which the cycle
+    /// came goes first, so that whoever only stands in that queue is known for it.
     fn shortest_cycle(
         &self,
         start: SessionAt,
@@ -87,9 +89,11 @@ impl State {
         let mut queue = VecDeque::from([start]);
         while let Some(session) = queue.pop_front() {
             let mut edges = edges_from(session);
+            let arrives = came_from.get(&session).map(|step| step.why);
             edges.sort_by_cached_key(|(to, why)| {
                 let name = |entry: EntryAt| self.entries[entry].resource.clone();
-                let ids = (self.sessions[*to].id, why.ticket(), why.blocker());
+                let leaves_queue = !arrives.is_some_and(|arrives| is_one_wait(&arrives, why));
+                let ids = (self.sessions[*to].id, leaves_queue, why.ticket(), why.blocker());
                 (ids, why.resource().map(name))
             });
             for (to, why) in edges {

@@ -70,10 +70,11 @@ impl LockTable {
     fn judge(&self, deadlock: &Deadlock, closing: Closing) -> Option<(Arc<DeadlockReport>, usize)> {
         let steps = &deadlock.steps;
         let mut wanted = self.state.wanted_holds(steps);
+        let bystanders = self.state.bystanders(deadlock);
         let participants: Vec<Participant> = (0..steps.len())
             .map(|at| {
                 let holds = wanted.remove(&steps[at].session).unwrap_or_default();
-                self.participant(steps, at, closing, holds)
+                self.participant(steps, at, closing, holds, bystanders[at])
             })
             .collect();
         let policy = &*self.config.victim_policy;
@@ -122,6 +123,7 @@ impl LockTable {
         at: usize,
         closing: Closing,
         holds: BTreeSet<(LockId, HoldAt)>,
+        is_bystander: bool,
     ) -> Participant {
         let state = &self.state;
         let Step { session, why } = steps[at];
@@ -132,7 +134,7 @@ impl LockTable {
         let want = ticket
             .and_then(|ticket| ticket.wants.iter().find(|want| Some(want.entry) == why.resource()));
         let asked_now = at == 0 && matches!(closing, Closing::Queued(_) | Closing::Declared(_));
-        let can_lose_wait = why != Why::Declared;
+        let can_lose_wait = why != Why::Declared && !is_bystander;
         let can_lose_hold = before.blocker().is_some_and(|blocker| state.ticket(blocker).is_none());
         Participant {
             rank: self.candidate(session, at == 0),

@@ -17,10 +17,12 @@
 //! | `resume` | what a rebuilt table gives everybody before anything ends |
 //!
 //! `state`, `queue`, `memory`, `deadlines`, `replay` and `edges` hold the state and decide nothing;
-//! `cycle` finds the cycle, and `reduce` answers whether one through permits is a deadlock;
+//! `cycle` finds the cycle, `reduce` answers whether one through permits is a deadlock, and
+//! `bystanders` who is on it in vain;
 //! `describe` and `views` put things into words.
 
 mod acquire;
+mod bystanders;
 mod change;
 mod cycle;
 mod deadlines;

@@ -195,7 +195,61 @@ impl Walk<'_> {
             EdgeKind::Permit => holds_it,
             EdgeKind::Soft | EdgeKind::Declared => false,
         };
-        asks_now || one.edge != EdgeKind::Declared || loses_hold
+        let loses_wait = one.edge != EdgeKind::Declared && !self.is_bystander(report, at);
+        asks_now || loses_wait || loses_hold
+    }
+
+    /// Whether those on the cycle who stand in one queue with it close the cycle without it. Takes
+    /// it out of that queue and looks.
+    fn is_bystander(&self, report: &DeadlockReport, at: usize) -> bool {
+        let cycle = &report.participants;
+        let before = |at: usize| (at + cycle.len() - 1) % cycle.len();
+        let after = |at: usize| (at + 1) % cycle.len();
+        // Waited for in a queue, and waiting in the same one.
+        let between = |at: usize| {
+            let (one, before) = (&cycle[at], &cycle[before(at)]);
+            before.edge == EdgeKind::Soft
+                && before.resource == one.resource
+                && matches!(one.edge, EdgeKind::Soft | EdgeKind::Hard)
+        };
+        if report.reduced || !between(at) {
+            return false;
+        }
+        let (mut first, mut last) = (before(at), after(at));
+        while between(first) {
+            first = before(first);
+        }
+        while between(last) {
+            last = after(last);
+        }
+        let (head, end) = (cycle[first].rank.session, cycle[last].rank.session);
+        if head == end {
+            return false;
+        }
+        let (head_at, own) = (first, cycle[at].rank.session);
+        let mut others = vec![end];
+        while first != last {
+            others.push(cycle[first].rank.session);
+            first = after(first);
+        }
+        others.retain(|session| *session != own);
+        others.sort();
+        let edges = self.model.edges();
+        let here = edges.iter().filter(|edge| edge.resource == cycle[at].resource.as_ref());
+        let pairs: Vec<_> = here.map(|edge| (edge.from, edge.to)).collect();
+        let (reach, _) = Reach::of(&others, pairs.iter().copied());
+        let at_of = |session| others.binary_search(&session).unwrap_or_default();
+        let closes_again = reach.has(at_of(head), at_of(end));
+        // Where nobody behind them can lose anything, rather all those go who do stand in the way
+        // than the head alone.
+        let mut lost = cycle[before(last)].edge == EdgeKind::Hard;
+        while last != head_at {
+            lost |= cycle[last].edge != EdgeKind::Declared;
+            last = after(last);
+        }
+        let is_direct = pairs.contains(&(head, end));
+        let joins = pairs.contains(&(head, own)) && pairs.contains(&(own, end));
+        closes_again && (is_direct || lost || !joins)
     }
 
     /// The right one lost: the lowest of those who could, and never the oldest of the top class.
