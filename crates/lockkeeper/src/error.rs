@@ -11,8 +11,11 @@ use std::{fmt, sync::Arc};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Unavailable {
-    /// The store could not write, or not be opened.
+    /// The store could not write it.
     Store(StoreError),
+    /// The store could not be read or written before, and the project waits for it: nothing was
+    /// even tried.
+    NotServing(StoreError),
     /// The manager was shut down.
     ShutDown,
     /// The project's actor died again and again; its log says why.
@@ -23,7 +26,10 @@ impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Unavailable::Store(error) => write!(f, "nothing was decided: {error}"),
-            Unavailable::ShutDown => f.write_str("the lock manager is shut down"),
+            Unavailable::NotServing(error) => write!(f, "nothing can be decided now: {error}"),
+            Unavailable::ShutDown => {
+                f.write_str("the lock manager is shut down: open the store again")
+            }
             Unavailable::Crashed => {
                 f.write_str("the project's lock actor keeps dying: look into the log")
             }
@@ -34,7 +40,7 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Unavailable::Store(error) => Some(error),
+            Unavailable::Store(error) | Unavailable::NotServing(error) => Some(error),
             _ => None,
         }
     }
@@ -84,6 +90,7 @@ impl CallError {
         match self {
             CallError::Refused(refusal) => refusal.legacy_code(),
             CallError::Unavailable(Unavailable::Store(error)) => error.legacy_code(),
+            CallError::Unavailable(Unavailable::NotServing(error)) => error.legacy_code(),
             CallError::Unavailable(_) => "E306",
         }
     }
@@ -91,7 +98,9 @@ impl CallError {
     fn retryable(&self) -> bool {
         match self {
             CallError::Refused(refusal) => refusal.retryable(),
-            CallError::Unavailable(unavailable) => matches!(unavailable, Unavailable::Store(_)),
+            CallError::Unavailable(unavailable) => {
+                matches!(unavailable, Unavailable::Store(_) | Unavailable::NotServing(_))
+            }
         }
     }
 }

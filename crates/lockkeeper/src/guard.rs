@@ -17,7 +17,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -80,11 +80,13 @@ pub(crate) struct HoldState {
     fate: Fate,
     /// How long the lease was when it was granted or renewed, in milliseconds.
     lease: AtomicU64,
+    renews_itself: AtomicBool,
     changed: Notify,
 }
 
 impl HoldState {
     fn new(grant: &Grant, clock: Clock) -> HoldState {
+        let lease = grant.expires_at.since(clock.now());
         HoldState {
             lock: grant.lock,
             resource: grant.resource.clone(),
@@ -93,7 +95,8 @@ impl HoldState {
             mode: Mutex::new(grant.mode),
             token: AtomicU64::new(grant.token.get()),
             fate: Fate::new(grant.expires_at.0),
-            lease: AtomicU64::new(grant.expires_at.since(clock.now())),
+            lease: AtomicU64::new(lease),
+            renews_itself: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -340,7 +343,9 @@ impl LockGuard {
 
     /// Renews the lease by itself, each time a third of it is over, for as long as the guard lives.
     pub fn keep_alive(&self) {
-        self.owner.keep_alive(&self.state);
+        if !self.state.renews_itself.swap(true, Ordering::AcqRel) {
+            self.owner.keep_alive(&self.state);
+        }
     }
 
     /// Asks for exclusive use, ahead of all who hold nothing. Of two holders that both want this
@@ -360,16 +365,12 @@ impl LockGuard {
     /// Gives the lock back and waits until that is on record. An error tells that it was lost
     /// before; if there was no answer, it is given back as soon as there can be one.
     pub async fn release(mut self) -> Result<(), ReleaseError> {
-        self.armed = false;
-        match self.owner.ask(self.release_command().into()).await {
-            Ok(_) => Ok(()),
-            Err(CallError::Refused(refusal)) => Err(CallError::Refused(refusal).into()),
-            Err(unavailable) => {
-                // Whoever has given up its guard must not be left with its lock.
-                self.owner.owe(self.release_command().into());
-                Err(unavailable.into())
-            }
-        }
+        // Armed until there is an answer: whoever has given up its guard, or no longer waits for
+        // this, must not be left with its lock. A share is given back once, however often.
+        let answer = self.owner.ask(self.release_command().into()).await;
+        self.armed = matches!(answer, Err(CallError::Unavailable(_)));
+        answer?;
+        Ok(())
     }
 
     /// Gives up the guard but not the lock: it lives until its lease or its session ends.

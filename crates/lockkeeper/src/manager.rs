@@ -3,7 +3,7 @@
 
 use crate::{
     LockActor,
-    actor::{Keeping, LockActorArgs, OpenOwned, Shared, Shutdown},
+    actor::{Keeping, LockActorArgs, OpenOwned, Shared, Shutdown, ShutdownDone},
     clock::Clock,
     config::Config,
     error::{AcquireError, CallError, SessionError, Unavailable},
@@ -34,7 +34,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{broadcast, mpsc, watch},
+};
 
 /// Hands out sessions of projects. Cheap to clone; all clones are the same manager.
 ///
@@ -52,6 +55,8 @@ pub(crate) struct ManagerInner {
     keeping: Keeping,
     reader: Option<Arc<Mutex<Box<dyn Reader>>>>,
     house: ActorRef<House>,
+    /// Where actors live, whoever first names their project.
+    runtime: Handle,
     meter: Arc<Meter>,
     events: broadcast::Sender<Arc<ProjectEvent>>,
     projects: Mutex<HashMap<Arc<str>, Started>>,
@@ -175,7 +180,8 @@ impl LockManager {
             clock: Clock::start(),
             keeping,
             reader: reader.map(|reader| Arc::new(Mutex::new(reader))),
-            house: House::spawn(()),
+            house: House::spawn_with_mailbox((), mailbox::unbounded()),
+            runtime: Handle::current(),
             meter,
             events,
             projects: Mutex::default(),
@@ -260,13 +266,15 @@ impl LockManager {
         let mut report = ShutdownReport::default();
         for (name, started) in projects {
             let Some(running) = run_by(started).await else { continue };
-            // Where the actor is gone, so are its sessions.
-            if let Ok(done) = running.actor.ask(Shutdown).send().await {
-                report.sessions += done.ended;
-                if let Some(failed) = done.failed {
-                    report.failed.insert(name.clone(), failed);
+            match shut_down(&running).await {
+                Ok(done) => {
+                    report.sessions += done.ended;
+                    report.failed.extend(done.failed.map(|failed| (name.clone(), failed)));
+                    report.released.insert(name, done.released);
                 }
-                report.released.insert(name, done.released);
+                Err(failed) => {
+                    report.failed.insert(name, failed);
+                }
             }
         }
         if let Keeping::Written(writer) = &self.inner.keeping {
@@ -284,6 +292,19 @@ impl fmt::Debug for LockManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockManager").field("config", &self.inner.config).finish_non_exhaustive()
     }
+}
+
+/// Ends a project's sessions; asks again if the actor was restarted meanwhile.
+async fn shut_down(running: &Running) -> Result<ShutdownDone, Unavailable> {
+    for _ in 0..OPEN_MAX {
+        match running.actor.ask(Shutdown).send().await {
+            Ok(done) => return Ok(done),
+            // Somebody else has shut it down.
+            Err(SendError::ActorNotRunning(_)) => return Ok(ShutdownDone::default()),
+            Err(_) => {}
+        }
+    }
+    Err(Unavailable::Crashed)
 }
 
 /// What a shutdown ended.
@@ -369,7 +390,7 @@ const OPEN_MAX: usize = 16;
 /// session.
 fn open_owned(manager: &LockManager, running: &Running, open: &OpenSession) -> OpenOwned {
     let (running, agent) = (running.clone(), open.agent.clone());
-    let (clock, manager) = (manager.inner.clock, manager.inner.clone());
+    let (clock, manager) = (manager.inner.clock.clone(), manager.inner.clone());
     let attached = open.kind == SessionKind::Attached;
     let make = move |session| {
         let names = (running.name.clone(), agent);
@@ -413,7 +434,8 @@ impl ManagerInner {
                     let (name, (tell, started)) = (Arc::from(project), watch::channel(None));
                     projects.insert(Arc::clone(&name), started.clone());
                     let (house, args) = (self.house.clone(), self.args_of(name));
-                    tokio::spawn(async move { tell.send_replace(Some(start(house, args).await)) });
+                    self.runtime
+                        .spawn(async move { tell.send_replace(Some(start(house, args).await)) });
                     started
                 }
             }
@@ -426,7 +448,7 @@ impl ManagerInner {
             project,
             keeping: self.keeping.clone(),
             config: self.config.clone(),
-            clock: self.clock,
+            clock: self.clock.clone(),
             shared: Arc::default(),
             events: self.events.clone(),
             meter: self.meter.clone(),

@@ -44,6 +44,7 @@ pub enum RestartAgent {
 }
 
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 impl RestartAgent {
     /// How long to pause before the next life, if there is one.
@@ -166,7 +167,8 @@ impl Orchestrator {
                 let _ = stop.await;
             }
         }
-        // The news of their deaths comes before this.
+        // The news of a death may be on its way still.
+        let _ = self.warden.ask(EndRest).send().await;
         let _ = self.warden.stop_gracefully().await;
         self.warden.wait_for_shutdown().await;
     }
@@ -367,10 +369,18 @@ impl<A: Actor> Agent<A> {
         failures: u32,
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
-            tokio::time::sleep(pause).await;
-            let name = self.name.clone();
-            if let Err(error) = self.live(life, failures).await {
-                tracing::error!(agent = %name, %error, "an agent could not be started again");
+            let mut pause = pause;
+            loop {
+                tokio::time::sleep(pause).await;
+                let error = match self.clone().live(life, failures).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                };
+                if matches!(error, SessionError::Unavailable(crate::Unavailable::ShutDown)) {
+                    return;
+                }
+                tracing::error!(agent = %self.name, %error, "an agent is not started again yet");
+                pause = pause.saturating_mul(2).clamp(PAUSE_MIN, PAUSE_MAX);
             }
         })
     }
@@ -456,5 +466,18 @@ impl Message<StopAll> for Warden {
     async fn handle(&mut self, _: StopAll, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
         self.open = false;
         self.wards.values().map(|ward| (ward.stop)()).collect()
+    }
+}
+
+/// Ends what is left of agents that have stopped.
+struct EndRest;
+
+impl Message<EndRest> for Warden {
+    type Reply = ();
+
+    async fn handle(&mut self, _: EndRest, _: &mut Context<Self, ()>) {
+        for (_, ward) in std::mem::take(&mut self.wards) {
+            (ward.end)(false, false);
+        }
     }
 }

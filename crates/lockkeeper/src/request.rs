@@ -3,7 +3,7 @@
 
 use crate::{
     actor::Told,
-    error::{AcquireError, CallError, ConvertError, TaskError},
+    error::{AcquireError, CallError, ConvertError, TaskError, Unavailable},
     guard::{LockGuard, LockGuards, unexpected},
     session::Owner,
     task::TaskGuard,
@@ -44,8 +44,14 @@ impl Drop for TakeBack<'_> {
 /// takes release themselves, and of the two only the first one counts.
 async fn ask(owner: &Arc<Owner>, request: RequestId, command: Command) -> Result<Told, CallError> {
     let mut take_back = TakeBack { owner, request, armed: true };
-    let told = owner.tell_me(command).await;
-    take_back.armed = matches!(told, Err(CallError::Unavailable(_)));
+    let mut tries = 0;
+    let told = owner.tell_me(command, &mut tries).await;
+    // What was not even tried needs not be taken back; what failed may have been done all the same.
+    take_back.armed = match &told {
+        Err(CallError::Unavailable(Unavailable::NotServing(_))) => tries > 1,
+        Err(CallError::Unavailable(_)) => true,
+        _ => false,
+    };
     told
 }
 
@@ -86,7 +92,8 @@ macro_rules! options {
             self
         }
 
-        /// A name for the request: asking again with it changes nothing.
+        /// A name for the request: asking again with it changes nothing. Whoever drops the
+        /// request before it is done takes it back, and with it the name.
         pub fn request_id(mut self, request: RequestId) -> Self {
             self.options.request_id = Some(request);
             self

@@ -77,7 +77,7 @@ impl Owner {
     }
 
     pub(crate) fn hold(&self, grant: &Grant) -> Arc<HoldState> {
-        self.book.enter(grant, self.clock)
+        self.book.enter(grant, self.clock.clone())
     }
 
     /// A name for a request, so that it can be asked again, or taken back, without effect.
@@ -107,15 +107,20 @@ impl Owner {
 
     /// Asks for something that gives no guard.
     pub(crate) async fn ask(self: &Arc<Owner>, command: Command) -> Result<Answer, CallError> {
-        match self.tell_me(command).await? {
+        match self.tell_me(command, &mut 0).await? {
             Told::Answer(answer) => Ok(answer),
             Told::Guards(_) | Told::Tasks(_) => Err(unexpected(&Answer::Ticked).into()),
         }
     }
 
-    /// Asks, and asks again if the actor was restarted before it answered.
-    pub(crate) async fn tell_me(self: &Arc<Owner>, command: Command) -> Result<Told, CallError> {
-        for _ in 0..ASK_MAX {
+    /// Asks, and asks again if the actor was restarted before it answered; counts how often.
+    pub(crate) async fn tell_me(
+        self: &Arc<Owner>,
+        command: Command,
+        tries: &mut usize,
+    ) -> Result<Told, CallError> {
+        while *tries < ASK_MAX {
+            *tries += 1;
             let ask = Ask { command: command.clone(), owner: self.clone() };
             match self.actor.ask(ask).send().await {
                 Ok(told) => return Ok(told),

@@ -3,7 +3,7 @@
 //! It runs on the writer's thread, after the commit. Whoever lost a lock hears of it before
 //! anybody hears that he got it.
 
-use super::{JournalFailed, LockActorArgs, Shared};
+use super::{LockActorArgs, Shared};
 use crate::{
     ProjectEvent,
     error::{CallError, Unavailable},
@@ -13,8 +13,8 @@ use crate::{
 };
 use kameo::reply::ReplySender;
 use lockkeeper_core::{
-    Answer, CallId, Command, DeadlockReport, Event, Grant, LockNews, LockTable, News, Refusal,
-    Settled, Task,
+    Answer, CallId, Command, DeadlockReport, Event, Grant, LockId, LockNews, LockTable, News,
+    Refusal, Settled, Task, Timestamp,
 };
 use lockkeeper_store::StoreError;
 use std::{collections::HashMap, sync::Arc};
@@ -46,27 +46,51 @@ pub(super) enum Caller {
     Debt(Command),
 }
 
-impl Caller {
-    fn told(self, outcome: Result<Answer, Refusal>) {
+/// An answer whose guards are in the book already, not sent yet.
+enum Prepared {
+    Nothing,
+    Owner(ReplySender<Result<Told, CallError>>, Result<Told, CallError>),
+    Plain(ReplySender<Result<Answer, CallError>>, Result<Answer, CallError>),
+    Then(ThenTold, Result<Told, CallError>),
+    /// A lease that was not renewed because its hold is over.
+    Over(Arc<HoldState>),
+}
+
+impl Prepared {
+    fn send(self) {
         match self {
-            Caller::Nobody | Caller::Debt(_) => {}
+            Prepared::Nothing => {}
+            Prepared::Owner(tell, told) => tell.send(told),
+            Prepared::Plain(tell, answer) => tell.send(answer),
+            Prepared::Then(then, told) => then(told),
+            Prepared::Over(state) => state.end(Lost::Released),
+        }
+    }
+}
+
+impl Caller {
+    fn prepare(self, outcome: Result<Answer, Refusal>) -> Prepared {
+        match self {
+            Caller::Nobody | Caller::Debt(_) => Prepared::Nothing,
             Caller::Owner(tell, owner) => {
-                tell.send(outcome.map(|answer| arm(answer, &owner)).map_err(CallError::Refused));
+                let told = outcome.map(|answer| arm(answer, &owner));
+                Prepared::Owner(tell, told.map_err(CallError::Refused))
             }
-            Caller::Plain(tell) => tell.send(outcome.map_err(CallError::Refused)),
+            Caller::Plain(tell) => Prepared::Plain(tell, outcome.map_err(CallError::Refused)),
             Caller::Then(owner, then) => {
                 let told = outcome.map(|answer| match &owner {
                     Some(owner) => arm(answer, owner),
                     None => Told::Answer(answer),
                 });
-                then(told.map_err(CallError::Refused));
+                Prepared::Then(then, told.map_err(CallError::Refused))
             }
-            // A new end has been told to all guards by now; one that is being revoked, too.
-            Caller::Renewal(state) => {
-                if let Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) = outcome {
-                    state.end(Lost::Released);
+            // A new end is told to all guards; one that is being revoked knows.
+            Caller::Renewal(state) => match outcome {
+                Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) => {
+                    Prepared::Over(state)
                 }
-            }
+                _ => Prepared::Nothing,
+            },
         }
     }
 
@@ -79,7 +103,7 @@ impl Caller {
             Caller::Plain(tell) => tell.send(Err(error)),
             Caller::Then(_, then) => then(Err(error)),
             Caller::Debt(command) => match why {
-                Unavailable::Store(_) => shared.owe(command),
+                Unavailable::Store(_) | Unavailable::NotServing(_) => shared.owe(command),
                 // Its sessions have ended.
                 Unavailable::ShutDown => {}
                 Unavailable::Crashed => {
@@ -106,6 +130,39 @@ fn arm(answer: Answer, owner: &Arc<Owner>) -> Told {
             claimed.into_iter().map(|one| (one.task, LockGuard::new(&one.grant, owner))).collect(),
         ),
         other => Told::Answer(other),
+    }
+}
+
+/// What an answer changes for the guards of a hold.
+enum Change {
+    None,
+    Converted(Box<Grant>),
+    Renewed(LockId, Timestamp),
+}
+
+impl Change {
+    fn of(outcome: &Result<Answer, Refusal>) -> Change {
+        match outcome {
+            Ok(Answer::Changed(grant)) => Change::Converted(Box::new(grant.clone())),
+            Ok(Answer::Renewed { lock, expires_at }) => Change::Renewed(*lock, *expires_at),
+            _ => Change::None,
+        }
+    }
+
+    fn tell(self, book: &GuardBook) {
+        match self {
+            Change::None => {}
+            Change::Converted(grant) => {
+                if let Some(state) = book.find(grant.lock) {
+                    state.converted(&grant);
+                }
+            }
+            Change::Renewed(lock, expires_at) => {
+                if let Some(state) = book.find(lock) {
+                    state.renewed(expires_at);
+                }
+            }
+        }
     }
 }
 
@@ -142,23 +199,31 @@ impl Desk {
     /// A turn is written.
     pub(super) fn settled(&mut self, call: CallId, caller: Caller, settled: Settled) {
         let (replies, events) = settled.into_parts();
-        for event in &events {
-            self.notice(event);
-        }
         let mut own = Some(caller);
+        let mut answers = Vec::with_capacity(replies.len());
+        // Guards come into being before anything that happened in the turn is told: what was
+        // granted and ended in one turn must find a guard that can learn it.
         for reply in replies {
             let caller = match reply.call == call {
                 true => own.take(),
                 false => self.waiting.remove(&reply.call),
             };
-            // Whether or not anybody still waits for the answer, the guards must know.
-            self.tell_guards(&reply.outcome);
-            if let Some(caller) = caller {
+            let change = Change::of(&reply.outcome);
+            let answer = caller.map_or(Prepared::Nothing, |caller| {
                 if let Err(refusal) = &reply.outcome {
                     self.meter.refused(caller.agent(), refusal);
                 }
-                caller.told(reply.outcome);
-            }
+                caller.prepare(reply.outcome)
+            });
+            answers.push((change, answer));
+        }
+        for event in &events {
+            self.notice(event);
+        }
+        for (change, answer) in answers {
+            // Whether or not anybody still waits for the answer, the guards must know.
+            change.tell(&self.book);
+            answer.send();
         }
         match own {
             None | Some(Caller::Nobody | Caller::Debt(_) | Caller::Renewal(_)) => {}
@@ -172,28 +237,12 @@ impl Desk {
         }
     }
 
-    fn tell_guards(&self, outcome: &Result<Answer, Refusal>) {
-        match outcome {
-            Ok(Answer::Changed(grant)) => {
-                if let Some(state) = self.book.find(grant.lock) {
-                    state.converted(grant);
-                }
-            }
-            Ok(Answer::Renewed { lock, expires_at }) => {
-                if let Some(state) = self.book.find(*lock) {
-                    state.renewed(*expires_at);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// A turn could not be written, and none after it will be.
     pub(super) fn failed(&mut self, caller: Caller, error: StoreError) {
         if self.failed.is_none() {
             tracing::error!(project = %self.project, %error, "a turn could not be written");
             self.failed = Some(error.clone());
-            self.shared.tell_actor(JournalFailed(error.clone()));
+            self.shared.failed(&error);
         }
         caller.unavailable(&Unavailable::Store(error), &self.shared);
     }

@@ -30,7 +30,7 @@ impl Keeping {
                     let _ = tell.send(claimed);
                 });
                 let claimed = told.await.map_err(|_| Unavailable::ShutDown)?;
-                claimed.map_err(Unavailable::Store)
+                claimed.map_err(Unavailable::NotServing)
             }
             Keeping::Volatile(epochs) => {
                 let mut epochs = epochs.lock().unwrap_or_else(PoisonError::into_inner);

@@ -107,15 +107,10 @@ impl Message<KeepAlive> for LockActor {
 pub(crate) struct JournalFailed(pub(crate) StoreError);
 
 impl Message<JournalFailed> for LockActor {
-    // An error in answer to a tell ends the actor abnormally, so that its supervisor restarts it.
-    type Reply = Result<(), StoreError>;
+    type Reply = ();
 
-    async fn handle(
-        &mut self,
-        failed: JournalFailed,
-        _: &mut Context<Self, Self::Reply>,
-    ) -> Self::Reply {
-        Err(failed.0)
+    async fn handle(&mut self, failed: JournalFailed, _: &mut Context<Self, ()>) {
+        self.doom(failed.0);
     }
 }
 
@@ -205,7 +200,10 @@ impl Acquired {
 /// Commands whose grants come back as guards: an answer that nobody takes gives them back.
 macro_rules! guarded {
     ($($command:ident),*) => {$(
-        #[doc = concat!("What [`", stringify!($command), "`] grants comes back as guards.")]
+        #[doc = concat!("What [`", stringify!($command), "`] grants comes back as guards, which ")]
+        /// give it back should nobody take the answer. A request that still waits keeps its place
+        /// when its asker is gone, until its wait or its slice ends: only [`Cancel`] takes it
+        /// back. The requests of a [`crate::Session`] do that by themselves.
         impl Message<$command> for LockActor {
             type Reply = DelegatedReply<Result<Acquired, AcquireError>>;
 

@@ -24,16 +24,17 @@ use desk::{Caller, Desk};
 use journal::Journal;
 use kameo::{
     actor::{Actor, ActorId, ActorRef, WeakActorRef},
-    error::{ActorStopReason, Infallible, PanicError},
+    error::{ActorStopReason, PanicError},
     mailbox::{MailboxReceiver, Signal},
 };
 use lockkeeper_core::{
     Command, EndCause, EndSession, LockTable, Reign, Resume, SessionId, SessionKind, Timestamp,
 };
+use lockkeeper_store::StoreError;
 use std::{
     fmt,
     ops::ControlFlow,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -42,6 +43,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::broadcast, time::Sleep};
+use tracing::Instrument;
 
 pub(crate) use desk::Told;
 pub(crate) use journal::Keeping;
@@ -63,6 +65,9 @@ pub struct LockActor {
     /// The one timer: fires at the next deadline, or somewhat before.
     alarm: Pin<Box<Sleep>>,
     alarm_at: Option<Timestamp>,
+    /// Why this life is over. It ends between two messages, never in one: what waits in the mailbox
+    /// behind a message that ends the actor may be lost while the actor starts.
+    doomed: Option<StoreError>,
 }
 
 impl fmt::Debug for LockActor {
@@ -100,14 +105,34 @@ pub(crate) struct Shared {
     debts: Mutex<Vec<Command>>,
     /// Whether the sessions of earlier processes have ended, on record.
     adopted: AtomicBool,
+    /// How many lives in a row ended before their first turn was written, and why the last one did.
+    failures: Mutex<(u32, Option<StoreError>)>,
 }
 
 impl Shared {
-    /// Says something to the actor, whichever life it is in.
-    pub(crate) fn tell_actor(&self, failed: JournalFailed) {
+    /// A turn could not be written: tells the actor, whichever life it is in.
+    pub(crate) fn failed(&self, error: &StoreError) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        *failures = (failures.0.saturating_add(1), Some(error.clone()));
+        drop(failures);
         if let Some(address) = self.address.get() {
-            let _ = address.tell(failed).try_send();
+            let _ = address.tell(JournalFailed(error.clone())).try_send();
         }
+    }
+
+    /// The first turn of a life is written.
+    fn succeeded(&self) {
+        self.adopted.store(true, Ordering::Release);
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = (0, None);
+    }
+
+    /// Why the next life had better not begin at once, and how long it should wait: a disk that
+    /// lets a project be claimed but nothing be written would be claimed without end.
+    fn pause(&self) -> Option<(StoreError, Duration)> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, error) = (failures.0, failures.1.clone()?);
+        let pause = RETRY_FIRST.saturating_mul(1 << count.saturating_sub(2).min(16));
+        (count > 1).then_some((error, pause.min(RETRY_MAX)))
     }
 
     pub(crate) fn owe(&self, command: Command) {
@@ -138,13 +163,13 @@ struct Serving {
 
 impl Actor for LockActor {
     type Args = LockActorArgs;
-    type Error = Infallible;
+    type Error = StoreError;
 
     fn name() -> &'static str {
         "LockActor"
     }
 
-    async fn on_start(args: LockActorArgs, me: ActorRef<Self>) -> Result<Self, Infallible> {
+    async fn on_start(args: LockActorArgs, me: ActorRef<Self>) -> Result<Self, StoreError> {
         args.shared.address.get_or_init(|| me);
         let why = Unavailable::Crashed;
         let mut actor = LockActor {
@@ -152,8 +177,16 @@ impl Actor for LockActor {
             state: State::Down { why, retry_at: None, backoff: RETRY_FIRST },
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             alarm_at: None,
+            doomed: None,
         };
-        actor.take_over().await;
+        match actor.args.shared.pause() {
+            None => actor.take_over().await,
+            Some((error, backoff)) => {
+                let retry_at = Some(actor.args.clock.now().after(backoff));
+                actor.state =
+                    State::Down { why: Unavailable::NotServing(error), retry_at, backoff };
+            }
+        }
         Ok(actor)
     }
 
@@ -162,7 +195,10 @@ impl Actor for LockActor {
         &mut self,
         _: WeakActorRef<Self>,
         mailbox: &mut MailboxReceiver<Self>,
-    ) -> Result<Option<Signal<Self>>, Infallible> {
+    ) -> Result<Option<Signal<Self>>, StoreError> {
+        if let Some(error) = self.doomed.take() {
+            return Err(error);
+        }
         loop {
             self.set_alarm();
             let is_set = self.alarm_at.is_some();
@@ -182,7 +218,7 @@ impl Actor for LockActor {
         &mut self,
         _: WeakActorRef<Self>,
         error: PanicError,
-    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+    ) -> Result<ControlFlow<ActorStopReason>, StoreError> {
         tracing::error!(project = %self.args.project, %error, "the lock actor is restarted");
         Ok(ControlFlow::Break(ActorStopReason::Panicked(error)))
     }
@@ -193,7 +229,7 @@ impl Actor for LockActor {
         _: WeakActorRef<Self>,
         id: ActorId,
         reason: ActorStopReason,
-    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
+    ) -> Result<ControlFlow<ActorStopReason>, StoreError> {
         tracing::debug!(project = %self.args.project, %id, ?reason, "a linked actor is gone");
         Ok(ControlFlow::Continue(()))
     }
@@ -202,10 +238,19 @@ impl Actor for LockActor {
 impl LockActor {
     /// Claims the project and rebuilds its table from what is written.
     async fn take_over(&mut self) {
+        let span = tracing::info_span!("take_over", project = %self.args.project);
+        self.take_over_within().instrument(span).await;
+    }
+
+    async fn take_over_within(&mut self) {
         let (claim, records) = match self.args.keeping.claim(&self.args.project).await {
             Ok(claimed) => claimed,
             Err(why) => return self.stay_down(why),
         };
+        // Where the wall's time went back since, ours does not: what was written has happened.
+        if let Some(latest) = records.iter().map(|record| record.at).max() {
+            self.args.clock.not_before(latest);
+        }
         let (epoch, last_event) = (claim.epoch, claim.last_event);
         let reign = Reign { epoch, id_seed: random(), last_event };
         let mut table = LockTable::new(self.args.config.table.clone(), reign);
@@ -242,7 +287,7 @@ impl LockActor {
         let shared = self.args.shared.clone();
         let told = move |outcome: Result<_, _>| {
             let Ok(_) = outcome else { return };
-            shared.adopted.store(true, Ordering::Release);
+            shared.succeeded();
             for (lock, grant) in guarded {
                 match grant {
                     Some(grant) => {
@@ -266,7 +311,7 @@ impl LockActor {
         };
         tracing::error!(project = %self.args.project, error = %why, "cannot take the project over");
         let retry_at = match why {
-            Unavailable::ShutDown => None,
+            Unavailable::ShutDown | Unavailable::NotServing(StoreError::Closed) => None,
             _ => Some(self.args.clock.now().after(backoff)),
         };
         self.state = State::Down { why, retry_at, backoff };
@@ -274,23 +319,38 @@ impl LockActor {
 
     /// Decides one command, and leaves the telling to the desk.
     fn turn(&mut self, command: Command, caller: Caller) {
-        tracing::trace!(project = %self.args.project, ?command, "turn");
+        let span = tracing::debug_span!("turn", project = %self.args.project);
+        let _inside = span.enter();
+        tracing::trace!(?command, "to be decided");
         match &mut self.state {
             State::Serving(serving) => {
                 let now = self.args.clock.now();
                 let decide = AssertUnwindSafe(|| serving.table.apply(now, command));
                 match catch_unwind(decide) {
                     Ok(turn) => serving.journal.submit(turn, caller, &serving.desk),
-                    Err(panic) => {
+                    Err(_) => {
                         // A defect, of ours or of somebody's victim policy. This life is over, but
                         // whoever caused it must not come back with it, and end the next one.
                         caller.unavailable(&Unavailable::Crashed, &self.args.shared);
-                        resume_unwind(panic);
+                        tracing::error!(project = %self.args.project, "a turn panicked");
+                        self.end_life();
                     }
                 }
             }
             State::Down { why, .. } => caller.unavailable(why, &self.args.shared),
         }
+    }
+
+    /// This life ends before the next message.
+    fn doom(&mut self, error: StoreError) {
+        self.doomed = Some(error);
+    }
+
+    /// The table may be in pieces: nothing is decided by it any more. Whoever waits asks again.
+    fn end_life(&mut self) {
+        let why = Unavailable::NotServing(StoreError::Closed);
+        self.state = State::Down { why, retry_at: None, backoff: RETRY_FIRST };
+        self.doomed = Some(StoreError::Closed);
     }
 
     /// Lets the table be looked at, and tells what was seen once all of it is written.
@@ -299,6 +359,12 @@ impl LockActor {
         see: impl FnOnce(&LockTable, Timestamp) -> T,
         tell: impl FnOnce(Result<T, Unavailable>) + Send + 'static,
     ) {
+        // Views do not end what is due, and a flood of them must not keep the alarm from doing so.
+        if let State::Serving(serving) = &self.state
+            && serving.table.next_deadline().is_some_and(|at| at <= self.args.clock.now())
+        {
+            self.turn(Command::Tick, Caller::Nobody);
+        }
         match &mut self.state {
             State::Serving(serving) => {
                 let seen = see(&serving.table, self.args.clock.now());
@@ -347,7 +413,7 @@ impl LockActor {
             State::Down { .. } => None,
         };
         let names = (self.args.project.clone(), agent.unwrap_or_default());
-        let book = (self.args.shared.book.clone(), self.args.clock);
+        let book = (self.args.shared.book.clone(), self.args.clock.clone());
         Arc::new(Owner::new(actor.clone(), names, session, book, None, false))
     }
 

@@ -1,7 +1,7 @@
 //! Requests whose future is dropped at any of its await points leave neither a hold nor a place in
 //! a queue (I13).
 
-use crate::support::{Bench, both, cut, file, poll_once, yields};
+use crate::support::{Bench, both, file, poll_once, yields};
 use lockkeeper::{LockMode, Resource, Session};
 use std::{
     future::{Future, IntoFuture},
@@ -13,7 +13,8 @@ use std::{
 pub struct Cut {
     times: usize,
     /// Whether everything that can happen happens after each poll, so that an answer may already
-    /// be there when the future is dropped; otherwise the scheduler takes one step.
+    /// be there when the future is dropped; otherwise the scheduler takes one step between polls,
+    /// and none after the last one, so that the request itself may not have been read yet.
     settled: bool,
 }
 
@@ -24,11 +25,19 @@ impl Cut {
     }
 
     pub async fn run<F: Future>(self, bench: &Bench, future: F) -> Option<F::Output> {
-        cut(self.times, future, async || match self.settled {
-            true => bench.settle().await,
-            false => yields(1).await,
-        })
-        .await
+        let mut future = Box::pin(future);
+        for at in 0..self.times {
+            if at > 0 && !self.settled {
+                yields(1).await;
+            }
+            if let Some(output) = poll_once(future.as_mut()).await {
+                return Some(output);
+            }
+            if self.settled {
+                bench.settle().await;
+            }
+        }
+        None
     }
 }
 

@@ -32,5 +32,6 @@ mod seeds;
 mod storm;
 mod support;
 mod tasks;
+mod turns;
 mod views;
 mod views_admin;

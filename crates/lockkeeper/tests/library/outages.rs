@@ -13,7 +13,8 @@ pub fn faulty(switch: &Switch) -> Bench {
 
 /// Whether nothing was decided because of the disk.
 pub fn is_disk_full(error: &AcquireError) -> bool {
-    matches!(error, AcquireError::Unavailable(Unavailable::Store(why)) if *why == disk_full())
+    use Unavailable::{NotServing, Store};
+    matches!(error, AcquireError::Unavailable(Store(why) | NotServing(why)) if *why == disk_full())
 }
 
 /// Until the project is taken over again, while time passes: as long as that takes on this machine,
