@@ -67,10 +67,14 @@ async fn drops_in_a_long_outage() {
     }
     for _ in 0..100 {
         tokio::time::advance(millis(100)).await;
-        yields(10).await;
+        // The writer is a real thread and needs a moment of the processor, whatever the clock says.
+        for _ in 0..10 {
+            std::thread::sleep(std::time::Duration::from_micros(200));
+            yields(5).await;
+        }
     }
     let claims = switch.claims();
-    assert!(claims < 40, "{claims} claims in 11 s of an outage");
+    assert!((3..40).contains(&claims), "{claims} claims in 11 s of an outage");
     switch.heal();
     for _ in 0..60 {
         tokio::time::advance(millis(100)).await;
