@@ -40,6 +40,14 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
+    /// The place cannot be used as it was named: there is no such folder, or something is there
+    /// already.
+    Misplaced {
+        /// The file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        detail: String,
+    },
     /// The disk is full.
     Full {
         /// The file.
@@ -128,6 +136,13 @@ impl StoreError {
 
     /// Says what the system said in our words.
     pub(crate) fn of_system(path: &Path, error: &io::Error) -> StoreError {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|_| is_gone(error))
+            && folder.metadata().is_err_and(|error| is_gone(&error))
+        {
+            let detail = format!("the folder {} does not exist: create it first", folder.display());
+            return StoreError::Misplaced { path: path.to_path_buf(), detail };
+        }
         let path = path.to_path_buf();
         match error.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
@@ -161,10 +176,13 @@ impl fmt::Display for StoreError {
                  copy, or start with another file",
                 path.display()
             ),
+            StoreError::Misplaced { path, detail } => {
+                write!(f, "{} cannot be used: {detail}", path.display())
+            }
             StoreError::Full { path } => write!(
                 f,
-                "there is no room left for {}: free some and start again; nothing that was \
-                 acknowledged is lost",
+                "there is no room left for {}: free some, and it goes on by itself; nothing that \
+                 was acknowledged is lost",
                 path.display()
             ),
             StoreError::ReadOnly { path } => write!(
@@ -257,24 +275,52 @@ impl Trouble {
         match self {
             Trouble::Contradiction(_) | Trouble::Damaged(_) => true,
             Trouble::Known(_) => false,
-            Trouble::Sql(error) => matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
-            ),
+            Trouble::Sql(error) => match error.sqlite_error_code() {
+                Some(code) => matches!(
+                    code,
+                    ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch
+                ),
+                // Not from the engine: a value of this batch, or of the rows it is about.
+                None => true,
+            },
         }
     }
 
     pub(crate) fn of(self, path: &Path, project: &Arc<str>) -> StoreError {
-        let is_of_one_batch = self.is_of_one_batch();
+        let contradicts = match &self {
+            // What was read cannot be understood; anything else was to be written.
+            Trouble::Sql(error) => self.is_of_one_batch() && !is_of_reading(error),
+            _ => false,
+        };
         let project = project.clone();
         match self {
             Trouble::Contradiction(detail) => StoreError::Contradiction { project, detail },
             Trouble::Known(error) => error,
             Trouble::Damaged(detail) => StoreError::Corrupt { path: path.to_path_buf(), detail },
-            Trouble::Sql(error) if is_of_one_batch => {
+            Trouble::Sql(error) if contradicts => {
                 StoreError::Contradiction { project, detail: error.to_string() }
             }
             Trouble::Sql(error) => StoreError::of_sqlite(path, &error),
         }
     }
+}
+
+/// Whether a row is not what it should be.
+fn is_of_reading(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
+        Utf8Error,
+    };
+    matches!(
+        error,
+        FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | QueryReturnedNoRows
+            | Utf8Error(..)
+    )
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }

@@ -1,7 +1,7 @@
 //! The schema, one step a file, forward only.
 
 use crate::{StoreError, text};
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use std::path::{Path, PathBuf};
 
 /// One step: number and name, and what it does.
@@ -46,7 +46,10 @@ pub(crate) fn version(path: &Path, db: &Connection) -> Result<u32, StoreError> {
     }
     let tables = "SELECT count(*) FROM sqlite_schema";
     let tables: u32 = db.query_row(tables, [], |row| row.get(0)).map_err(of_sqlite)?;
-    if found == 0 && tables > 0 {
+    let history = "SELECT count(*) FROM pragma_table_info('schema_history')
+        WHERE name IN ('number', 'name', 'hash')";
+    let history: u32 = db.query_row(history, [], |row| row.get(0)).map_err(of_sqlite)?;
+    if (found == 0 && tables > 0) || (found > 0 && history < 3) {
         let detail = "a database of another program".to_owned();
         return Err(StoreError::Corrupt { path: path.to_path_buf(), detail });
     }
@@ -63,7 +66,11 @@ fn check_history(path: &Path, db: &Connection, found: u32) -> Result<(), StoreEr
         db.prepare("SELECT name, hash FROM schema_history WHERE number = ?1").map_err(of_sqlite)?;
     for (number, step) in (1..=found).zip(STEPS) {
         let applied = known.query_row([number], |row| Ok((row.get(0)?, row.get(1)?)));
-        let applied: (String, String) = applied.map_err(of_sqlite)?;
+        let applied: Option<(String, String)> = applied.optional().map_err(of_sqlite)?;
+        let applied = applied.ok_or_else(|| {
+            let detail = format!("it does not say how it came to have schema {number}");
+            StoreError::Corrupt { path: path.to_path_buf(), detail }
+        })?;
         if applied.1 != hash(step.sql) {
             let migration = applied.0;
             return Err(StoreError::ForeignSchema { path: path.to_path_buf(), migration });

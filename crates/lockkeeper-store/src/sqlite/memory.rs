@@ -19,6 +19,9 @@ use std::{
 /// The most requests that are remembered: as many as a table remembers, if not told otherwise.
 const REMEMBERED_MAX: usize = 64;
 
+/// The most rows that are read of waits and verdicts, which end no request themselves.
+const UNFINISHED_MAX: usize = 16 * REMEMBERED_MAX;
+
 /// What a session remembers.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -98,7 +101,9 @@ pub(super) fn of(
     Ok(Memory { requests, verdict })
 }
 
-/// The rows that tell the latest requests, the earliest first.
+/// The rows that tell the latest requests, the earliest first. They are bounded: so many requests,
+/// each with at most a batch of grants, and so many rows of waits and verdicts. Of a session that
+/// has more of those, what is older is forgotten.
 fn rows(db: &Connection, project: &str, session: SessionId) -> Result<Vec<Row>, Trouble> {
     let mut question = db.prepare_cached(
         "SELECT event_time, request_id, details FROM audit_log
@@ -106,6 +111,7 @@ fn rows(db: &Connection, project: &str, session: SessionId) -> Result<Vec<Row>, 
     )?;
     let mut rows = question.query((project, session.get()))?;
     let (mut latest, mut tickets, mut others) = (Vec::new(), BTreeSet::new(), 0);
+    let mut unfinished = 0;
     while let Some(row) = rows.next()? {
         let fact: Fact = from_json(text(row, 2)?)?;
         match &fact {
@@ -113,11 +119,11 @@ fn rows(db: &Connection, project: &str, session: SessionId) -> Result<Vec<Row>, 
             Fact::Reentered { ticket, .. } | Fact::Left { ticket, .. } => {
                 tickets.insert(*ticket);
             }
-            Fact::Queued(_) | Fact::DeadlockFound(_) => {}
+            Fact::Queued(_) | Fact::DeadlockFound(_) => unfinished += 1,
             _ => others += 1,
         }
         // One more than is remembered, so that the last one is whole.
-        if tickets.len() + others > REMEMBERED_MAX {
+        if tickets.len() + others > REMEMBERED_MAX || unfinished > UNFINISHED_MAX {
             break;
         }
         let request_id = opt_text(row, 1)?.map(parse_request).transpose()?;

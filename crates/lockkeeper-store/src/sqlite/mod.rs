@@ -31,8 +31,9 @@ use project::Projector;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use std::{
     collections::HashMap,
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -97,8 +98,11 @@ impl SqliteStore {
     ) -> Result<(SqliteStore, MigrationReport), StoreError> {
         let path = real_path(path)?;
         let owner = Owner::take(&path, options.reach.as_deref())?;
-        private().open(&path).map_err(|error| StoreError::of_system(&path, &error))?;
         let mut db = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE, options.busy_wait)?;
+        // SQLite makes do with reading if it has to.
+        if db.is_readonly("main").map_err(|error| StoreError::of_sqlite(&path, &error))? {
+            return Err(StoreError::ReadOnly { path });
+        }
         // Before anything is changed.
         let found = schema::version(&path, &db)?;
         let copied = backup.filter(|_| found > 0).map(|to| copy(&path, &db, to)).transpose()?;
@@ -271,19 +275,43 @@ pub fn migrate(
     migrated.map(|(_, report)| report)
 }
 
-/// One file has one name, whatever links lead to it: the owner's lock stands beside that.
+/// One file has one name, whatever links lead to it: the owner's lock stands beside that. Makes the
+/// file, for this user alone, if it is not there.
 fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
-    let of_system = |error: &std::io::Error| StoreError::of_system(path, error);
-    if let Ok(real) = path.canonicalize() {
-        return Ok(real);
+    let mut place = path.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        if place.file_name().is_none() {
+            let detail = "it does not name a file: choose another place".to_owned();
+            return Err(StoreError::Misplaced { path: path.to_path_buf(), detail });
+        }
+        create(&place).map_err(|error| StoreError::of_system(&place, &error))?;
+        // A link that leads to nothing yet is there and is not: what it leads to is the place.
+        match (place.canonicalize(), place.read_link()) {
+            (Ok(real), _) => return Ok(real),
+            (Err(error), Ok(target)) if error.kind() == io::ErrorKind::NotFound => {
+                place.pop();
+                place.push(target);
+            }
+            (Err(error), _) => return Err(StoreError::of_system(path, &error)),
+        }
     }
-    let Some(name) = path.file_name() else {
-        let detail = "it does not name a file".to_owned();
-        return Err(StoreError::Io { path: path.to_path_buf(), detail });
-    };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    Ok(folder.canonicalize().map_err(|error| of_system(&error))?.join(name))
+    let detail = "too many links follow one another: name the file itself".to_owned();
+    Err(StoreError::Misplaced { path: path.to_path_buf(), detail })
+}
+
+/// As many as Linux follows.
+const LINKS_MAX: usize = 40;
+
+/// Makes a file unless there is one. That one is never opened here: closing it would drop the locks
+/// SQLite has on it in this process.
+fn create(path: &Path) -> io::Result<()> {
+    // Nor is a new one closed after another thread has got on with it.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    match private().create_new(true).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn connect(path: &Path, access: OpenFlags, busy_wait: Duration) -> Result<Connection, StoreError> {
@@ -314,15 +342,36 @@ fn set_up(db: &Connection, synchronous: &str, bytes_max: Option<u64>) -> rusqlit
     Ok(())
 }
 
-/// A copy as of one moment, whole and on the disk.
+/// A copy as of one moment, whole and on the disk; or none.
 fn copy(path: &Path, db: &Connection, to: &Path) -> Result<PathBuf, StoreError> {
-    let of_system = |error: std::io::Error| StoreError::of_system(to, &error);
+    let of_system = |error: io::Error| StoreError::of_system(to, &error);
+    let misplaced = |detail: &str| {
+        let detail = detail.to_owned();
+        StoreError::Misplaced { path: to.to_path_buf(), detail }
+    };
+    // Whole, so that SQLite takes no name for anything but a file.
+    let whole = std::path::absolute(to).map_err(of_system)?;
+    let Some(name) = whole.to_str() else {
+        return Err(misplaced("its name is not UTF-8: choose another one for the copy"));
+    };
     // Never over something that is there already: it may be the only good copy.
-    let new = private().create_new(true).open(to).map_err(of_system)?;
-    let name = to.to_string_lossy();
-    let copied = db.execute("VACUUM INTO ?1", [&*name]);
-    copied.map_err(|error| StoreError::of_sqlite(path, &error))?;
-    new.sync_all().map_err(of_system)?;
+    let new = private().create_new(true).open(&whole).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => misplaced(
+            "something is there already, and a copy never replaces anything: choose another \
+             place for the copy, or move that away",
+        ),
+        _ => of_system(error),
+    })?;
+    let copied = db.execute("VACUUM INTO ?1", [name]);
+    let copied = copied.map_err(|error| StoreError::of_sqlite(path, &error));
+    let copied = copied.and_then(|_| new.sync_all().map_err(of_system));
+    drop(new);
+    if let Err(error) = copied {
+        if let Err(error) = std::fs::remove_file(&whole) {
+            tracing::warn!(%error, copy = name, "half a copy could not be removed");
+        }
+        return Err(error);
+    }
     Ok(to.to_path_buf())
 }
 

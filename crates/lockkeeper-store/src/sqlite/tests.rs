@@ -145,3 +145,68 @@ fn power_is_synced_at_each_commit_and_a_claim_always() {
         assert_eq!(journal, "wal");
     }
 }
+
+/// What the engine never got to see is about one batch, too.
+#[test]
+fn values_that_do_not_fit_are_of_one_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let (a, b) = (store.claim("a").unwrap(), store.claim("b").unwrap());
+    let session = lockkeeper_core::SessionId::from_u64(u64::MAX);
+    let (agent, kind, priority) = ("ann".into(), lockkeeper_core::SessionKind::Attached, 0);
+    let fact = Fact::SessionOpened { session, agent, kind, priority, birth: None, aborts: 0 };
+    let refused = write_facts(&store, "a", vec![fact]).unwrap_err();
+    let is_of_writing = matches!(refused, Trouble::Sql(rusqlite::Error::ToSqlConversionFailure(_)));
+    assert!(is_of_writing, "{refused:?}");
+    assert!(refused.is_of_one_batch(), "{refused:?}");
+    let refused = refused.of(&store.path, &a.project);
+    assert!(matches!(refused, StoreError::Contradiction { .. }), "{refused:?}");
+    // A row of one project that cannot be read.
+    let bad = "UPDATE lock_meta SET epoch = -1 WHERE project_id = 'a'";
+    store.db.execute_batch(bad).unwrap();
+    let turn = turn();
+    let batches = [&a, &b].map(|claim| Batch { claim, turns: from_ref(&turn) });
+    let outcomes = store.commit(&batches);
+    assert!(matches!(outcomes[0], Err(StoreError::Corrupt { .. })), "{outcomes:?}");
+    assert_eq!(outcomes[1], Ok(()));
+    assert_eq!(store.load(&b).unwrap().len(), 1);
+}
+
+/// A session that was struck again and again costs no more than others when it is loaded.
+#[test]
+fn rows_that_end_no_request_are_read_so_far_and_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    store.claim("p").unwrap();
+    let session = lockkeeper_core::SessionId::from_u64(7);
+    let insert = |fact: &Fact, times: usize| {
+        let sql = "WITH RECURSIVE times (n) AS
+                (SELECT 1 UNION ALL SELECT n + 1 FROM times WHERE n < ?3)
+            INSERT INTO audit_log (project_id, event_type, event_time, details, session_id)
+            SELECT 'p', 'made up', '2026-01-01T00:00:00.000Z', ?1, ?2 FROM times";
+        let details = serde_json::to_string(fact).unwrap();
+        store.db.execute(sql, (details, session.get(), times)).unwrap();
+    };
+    let lock = lockkeeper_core::LockId::from_u128(5);
+    insert(&Fact::Renewed { lock, expires_at: Timestamp(1), request_id: None }, 1);
+    let verdict = Fact::DeadlockFound(Arc::new(lockkeeper_core::DeadlockReport {
+        at: Timestamp(1),
+        resource: None,
+        requester: session,
+        victim: session,
+        policy: "youngest".to_owned(),
+        participants: Vec::new(),
+        freed: Vec::new(),
+        reduced: false,
+    }));
+    let remembers = || {
+        let rows = live::Rows::read(&store.db, "p").unwrap();
+        let memory = memory::of(&store.db, "p", session, &rows).unwrap();
+        assert!(memory.verdict.is_some());
+        memory.requests.len()
+    };
+    insert(&verdict, 1024);
+    assert_eq!(remembers(), 1);
+    insert(&verdict, 1);
+    assert_eq!(remembers(), 0, "the row before so many was read");
+}

@@ -255,7 +255,20 @@ impl Desk {
         }
     }
 
+    /// Removes some of what is old, and says when to go on. Whatever becomes of it, the thread
+    /// goes on.
     fn prune(&mut self) {
+        let every = self.options.retention.every;
+        let wait = catch_unwind(AssertUnwindSafe(|| self.prune_step())).unwrap_or_else(|_| {
+            tracing::error!("removing what is old panicked");
+            every
+        });
+        // A moment too far away to be told is never.
+        self.prune_at = Instant::now().checked_add(wait);
+    }
+
+    /// Removes some of what is old; how long to wait before the next step.
+    fn prune_step(&self) -> Duration {
         let Retention { released, audit, every } = self.options.retention;
         let now = text::now();
         let before = |kept: Option<Duration>| {
@@ -264,15 +277,14 @@ impl Desk {
         };
         let before = PruneBefore { released: before(released), audit: before(audit) };
         let pruned = with(&self.store, |store| store.prune(&before, PRUNE_STEP));
-        let wait = match pruned.and_then(|pruned| pruned) {
+        match pruned.and_then(|pruned| pruned) {
             Ok(0) => every,
             Ok(_) => Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "what is old could not be removed");
                 every
             }
-        };
-        self.prune_at = Some(Instant::now() + wait);
+        }
     }
 }
 

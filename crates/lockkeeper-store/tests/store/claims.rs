@@ -80,6 +80,59 @@ fn the_same_process_cannot_open_it_twice_not_even_by_another_name() {
     drop(open(&path));
 }
 
+/// The owner's lock stands beside the file, not beside what leads there, from the first time on.
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_that_is_still_to_come_is_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let (real, link) = (data.join("locks.db"), folder.path().join("link.db"));
+    symlink("data/locks.db", &link).unwrap();
+    let store = open(&link);
+    assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(data.join("locks.db.owner").exists());
+    assert!(!folder.path().join("link.db.owner").exists());
+    let refused = SqliteStore::open(&real, OpenOptions::default()).unwrap_err();
+    assert!(matches!(refused, StoreError::Owned { .. }), "{refused:?}");
+    drop(store);
+    let round = folder.path().join("round.db");
+    symlink("round.db", &round).unwrap();
+    assert!(SqliteStore::open(&round, OpenOptions::default()).is_err());
+}
+
+const BUSY_IN_CHILD: &str = "LOCKKEEPER_STORE_TEST_BUSY";
+
+/// Not a test by itself: the other process of the test below. Fails if it can write.
+#[test]
+fn child_that_finds_a_file_locked() {
+    let Ok(path) = std::env::var(BUSY_IN_CHILD) else { return };
+    let db = Connection::open(path).unwrap();
+    db.busy_timeout(std::time::Duration::ZERO).unwrap();
+    let refused = db.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+    assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseBusy));
+}
+
+/// POSIX takes all locks of a process off a file when it closes it anywhere.
+#[test]
+fn opening_takes_no_lock_off_that_this_process_has_on_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE bookmarks (url TEXT); BEGIN EXCLUSIVE").unwrap();
+    let busy_wait = std::time::Duration::ZERO;
+    let options = OpenOptions { busy_wait, ..OpenOptions::default() };
+    let refused = SqliteStore::open(&path, options).unwrap_err();
+    assert!(matches!(refused, StoreError::Locked { .. }), "{refused:?}");
+    let child = Program::new(std::env::current_exe().unwrap())
+        .args(["--exact", "claims::child_that_finds_a_file_locked"])
+        .env(BUSY_IN_CHILD, &path)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
+
 #[test]
 fn i16_a_stale_claim_commits_nothing_and_takes_nobody_with_it() {
     let folder = tempfile::tempdir().unwrap();

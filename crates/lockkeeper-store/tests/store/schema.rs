@@ -100,6 +100,24 @@ fn the_database_of_another_program_is_left_alone() {
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
+/// Others count their schemas, too.
+#[test]
+fn the_numbered_schema_of_another_program_is_left_alone() {
+    let others = ["bookmarks (url TEXT)", "schema_history (step INTEGER)"];
+    for (table, number) in others.iter().flat_map(|table| [(table, 1), (table, 2)]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bookmarks.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(&format!("CREATE TABLE {table}; PRAGMA user_version = {number}")).unwrap();
+        drop(db);
+        let before = fs::read(&path).unwrap();
+        let refused = SqliteStore::open(&path, OpenOptions::default()).unwrap_err();
+        assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("another program"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
 /// A file as the first release would have left it.
 fn old_file(path: &Path) {
     let db = Connection::open(path).unwrap();
@@ -138,7 +156,42 @@ fn a_migration_copies_first_and_says_what_it_did() {
     assert_eq!((again.from, again.applied.len()), (RELEASED.len() as u32, 0));
     let refused = migrate(&path, Some(copy.clone())).unwrap_err();
     assert!(refused.to_string().contains("before.db"), "{refused}");
+    assert!(refused.to_string().contains("never replaces"), "{refused}");
     assert_eq!(version(&copy), 1);
+}
+
+/// Half a copy would be taken for a whole one.
+#[test]
+fn a_copy_that_fails_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("locks.db"), folder.path().join("copy.db"));
+    drop(with_a_hold(&path));
+    let db = Connection::open(&path).unwrap();
+    let sql = "SELECT rootpage FROM sqlite_schema WHERE name = 'resource_locks'";
+    let page: usize = db.query_row(sql, [], |row| row.get(0)).unwrap();
+    drop(db);
+    let mut damaged = fs::read(&path).unwrap();
+    damaged[(page - 1) * 4096..page * 4096].fill(0xa5);
+    fs::write(&path, damaged).unwrap();
+    let refused = migrate(&path, Some(copy.clone())).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+    assert!(!copy.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_copy_has_a_name_that_can_be_said() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    drop(open(&path));
+    let copy = folder.path().join(std::ffi::OsStr::from_bytes(b"copy-\xff.db"));
+    let refused = migrate(&path, Some(copy.clone())).unwrap_err();
+    assert!(refused.to_string().contains("UTF-8"), "{refused}");
+    assert!(!copy.exists());
+    let here = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let copies = here.filter(|name| name.to_string_lossy().contains("copy")).count();
+    assert_eq!(copies, 0);
 }
 
 #[test]

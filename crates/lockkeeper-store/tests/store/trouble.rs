@@ -151,9 +151,27 @@ fn a_place_that_cannot_be_written_is_named() {
         }
     }
     let nowhere = try_open(Path::new("/no/such/folder/locks.db")).unwrap_err();
-    assert!(matches!(nowhere, StoreError::Io { .. }), "{nowhere:?}");
+    assert!(matches!(nowhere, StoreError::Misplaced { .. }), "{nowhere:?}");
+    let said = nowhere.to_string();
+    assert!(said.contains("the folder /no/such/folder does not exist: create it"), "{said}");
     let folder = tempfile::tempdir().unwrap();
     assert!(try_open(folder.path()).is_err(), "a folder is no store");
+}
+
+/// SQLite would make do with reading it.
+#[cfg(unix)]
+#[test]
+fn a_file_that_can_only_be_read_is_refused_at_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    drop(open(&path));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    // Root is not bound by that.
+    if fs::File::options().write(true).open(&path).is_err() {
+        let refused = try_open(&path).unwrap_err();
+        assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused:?}");
+    }
 }
 
 #[test]
@@ -172,7 +190,8 @@ fn every_error_says_what_happened_and_what_to_do() {
             "0001_a",
         ),
         (StoreError::Corrupt { path: path.clone(), detail: detail.clone() }, "restore"),
-        (StoreError::Full { path: path.clone() }, "free some"),
+        (StoreError::Misplaced { path: path.clone(), detail: detail.clone() }, "this detail"),
+        (StoreError::Full { path: path.clone() }, "goes on by itself"),
         (StoreError::ReadOnly { path: path.clone() }, "right to write"),
         (StoreError::Locked { path: path.clone() }, "close whatever else"),
         (StoreError::Superseded { project: project.clone(), epoch, newest }, "epoch 4"),

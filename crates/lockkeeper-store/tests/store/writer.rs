@@ -38,6 +38,7 @@ struct State {
     came: Vec<Vec<(String, usize)>>,
     claims: usize,
     pruned: usize,
+    prune_panics: bool,
     dropped: bool,
 }
 
@@ -106,6 +107,8 @@ impl Store for Gated {
     fn prune(&mut self, _: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         assert!(at_most > 0);
         self.gate.change(|state| state.pruned += 1);
+        let panics = self.gate.state.lock().unwrap().prune_panics;
+        assert!(!panics, "as the test wants it");
         Ok(usize::from(self.gate.state.lock().unwrap().pruned < 3))
     }
 
@@ -395,6 +398,25 @@ fn what_is_old_is_removed_when_there_is_nothing_else_to_do() {
     let _ = claim(&writer, "p");
     writer.close();
     assert_eq!(gate.state.lock().unwrap().pruned, 0);
+}
+
+/// A time too long to be told is never, and a store that panics takes nobody with it.
+#[test]
+fn whatever_becomes_of_removing_what_is_old_the_writer_goes_on() {
+    let seldom = Retention { every: Duration::MAX, ..Retention::default() };
+    let (writer, gate) = gated(WriterOptions { retention: seldom, ..WriterOptions::default() });
+    gate.open();
+    gate.wait(|state| state.pruned >= 3);
+    let _ = claim(&writer, "p");
+    writer.close();
+    assert_eq!(gate.state.lock().unwrap().pruned, 3);
+    let often = Retention { every: Duration::from_millis(1), ..Retention::default() };
+    let (writer, gate) = gated(WriterOptions { retention: often, ..WriterOptions::default() });
+    gate.change(|state| state.prune_panics = true);
+    gate.open();
+    gate.wait(|state| state.pruned >= 3);
+    let _ = claim(&writer, "p");
+    writer.close();
 }
 
 /// From end to end: agents on many threads, a real file, and what they were told is there after.

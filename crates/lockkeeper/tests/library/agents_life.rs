@@ -2,7 +2,7 @@
 
 use crate::{
     agents::{Fall, Hold, Leave, Puppet, Who},
-    support::{Bench, DEMO, file, millis, secs, until, yields},
+    support::{Bench, DEMO, file, millis, poll_once, secs, until, yields},
 };
 use kameo::{
     Actor,
@@ -12,6 +12,7 @@ use lockkeeper::{
     AgentContext, AgentHandle, Config, LockManager, Orchestrator, RestartAgent, SessionError,
     Unavailable,
 };
+use std::pin::pin;
 
 async fn life(agent: &AgentHandle<Puppet>) -> Option<u32> {
     let actor = agent.actor_ref();
@@ -19,6 +20,12 @@ async fn life(agent: &AgentHandle<Puppet>) -> Option<u32> {
         return None;
     }
     actor.ask(Who).await.ok().map(|(life, _)| life)
+}
+
+/// Ended for good.
+async fn has_ended<A: Actor>(agent: &AgentHandle<A>) {
+    let mut finished = pin!(agent.finished());
+    until("the agent has ended", async || poll_once(finished.as_mut()).await.is_some()).await;
 }
 
 async fn begin(bench: &Bench, restart: RestartAgent) -> (Orchestrator, AgentHandle<Puppet>) {
@@ -38,7 +45,7 @@ async fn never() {
     let bench = Bench::memory().still();
     let (orchestrator, agent) = begin(&bench, RestartAgent::Never).await;
     fall(&bench, &agent).await;
-    agent.finished().await;
+    has_ended(&agent).await;
     bench.pass(secs(1_000)).await;
     assert_eq!((life(&agent).await, bench.stats().await.sessions), (None, 0));
     orchestrator.shutdown().await;
@@ -59,13 +66,13 @@ async fn on_failure() {
         assert_eq!(life(&agent).await, Some(next));
     }
     fall(&bench, &agent).await;
-    agent.finished().await;
+    has_ended(&agent).await;
     bench.pass(secs(1_000)).await;
     assert_eq!(life(&agent).await, None);
     let returned = orchestrator.spawn_agent(DEMO, "b", Puppet::new).restart(restart);
     let returned = returned.await.unwrap();
     returned.actor_ref().tell(Leave).await.unwrap();
-    returned.finished().await;
+    has_ended(&returned).await;
     orchestrator.shutdown().await;
 }
 
@@ -80,7 +87,7 @@ async fn always() {
         assert_eq!(life(&agent).await, Some(next));
     }
     orchestrator.shutdown().await;
-    agent.finished().await;
+    has_ended(&agent).await;
     assert_eq!(life(&agent).await, None);
 }
 
@@ -93,7 +100,7 @@ async fn a_shutdown_ends_restarts() {
     orchestrator.shutdown().await;
     tokio::time::advance(secs(60)).await;
     yields(50).await;
-    agent.finished().await;
+    has_ended(&agent).await;
     assert_eq!(life(&agent).await, None);
 }
 
@@ -111,7 +118,7 @@ async fn shutdown_in_order() {
     let guard = session.acquire(file("x")).await.unwrap();
     let report = orchestrator.shutdown().await;
     assert!(report.failed.is_empty());
-    agent.finished().await;
+    has_ended(&agent).await;
     let left = &report.released[DEMO];
     assert!(left.iter().any(|holder| holder.lock == guard.id()));
     assert!(report.sessions >= 1);
@@ -154,7 +161,7 @@ async fn shutdown_of_the_deaf() {
     deaf.actor_ref().tell(ForEver).await.unwrap();
     let began = tokio::time::Instant::now();
     orchestrator.shutdown().await;
-    deaf.finished().await;
+    has_ended(&deaf).await;
     assert!(!deaf.actor_ref().is_alive());
     assert!(began.elapsed() <= secs(6), "{:?}", began.elapsed());
 }
@@ -176,7 +183,7 @@ async fn all_at_once() {
         agent.actor_ref().kill();
     }
     for agent in &agents {
-        agent.finished().await;
+        has_ended(agent).await;
     }
     until("all are free", async || bench.stats().await.sessions == 0).await;
     bench.at_rest().await;
