@@ -318,6 +318,7 @@ fn list(f: &mut fmt::Formatter<'_>, obstacles: &[Obstacle]) -> fmt::Result {
                 if let Some(reason) = &one.reason {
                     write!(f, " for {reason:?}")?;
                 }
+                write!(f, " until {}", one.revoked_at.unwrap_or(one.expires_at))?;
             }
             [one, ..] => {
                 let more = obstacle.held_by.saturating_sub(1);
@@ -336,12 +337,14 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Busy { obstacles } => {
                 f.write_str("not free now:")?;
-                list(f, obstacles)
+                list(f, obstacles)?;
+                f.write_str("; ask with a wait to queue for it")
             }
             Refusal::TimedOut { obstacles, waited_ms } => {
                 write!(f, "not obtained in {waited_ms} ms")?;
                 f.write_str(if obstacles.is_empty() { "" } else { ":" })?;
-                list(f, obstacles)
+                list(f, obstacles)?;
+                f.write_str("; ask again, or wait longer")
             }
             Refusal::Deadlock(report) => report.fmt(f),
             Refusal::AlreadyHeld { holder } => write!(
@@ -409,7 +412,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::EmptyBatch => f.write_str("no resource was named"),
             Refusal::Revoking { lock, until } => {
-                write!(f, "lock {lock} is being revoked and ends at {}: release it", until.0)
+                write!(f, "lock {lock} is being revoked and ends at {until}: release it")
             }
             Refusal::RequestIdReused { request } => {
                 write!(f, "request id {request} was used for something else: take a new one")
