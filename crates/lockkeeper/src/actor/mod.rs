@@ -196,10 +196,11 @@ impl Actor for LockActor {
         _: WeakActorRef<Self>,
         mailbox: &mut MailboxReceiver<Self>,
     ) -> Result<Option<Signal<Self>>, StoreError> {
-        if let Some(error) = self.doomed.take() {
-            return Err(error);
-        }
         loop {
+            // Also after the alarm: a life must not end only when the next message comes.
+            if let Some(error) = self.doomed.take() {
+                return Err(error);
+            }
             self.set_alarm();
             let is_set = self.alarm_at.is_some();
             tokio::select! {
