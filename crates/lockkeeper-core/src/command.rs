@@ -4,6 +4,9 @@ use crate::{LockId, LockMode, RequestId, Resource, SessionId, TicketId, Token};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
+mod json;
+use json::{millis_or_none, wants};
+
 /// Everything that can be asked of a [`crate::LockTable`].
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -51,8 +54,10 @@ pub struct OpenSession {
     /// The agent's readable name.
     pub agent: Arc<str>,
     /// How it proves that it lives.
+    #[serde(default)]
     pub kind: SessionKind,
     /// What its requests weigh when a deadlock must be broken, -10 to 10; the lowest loses.
+    #[serde(default)]
     pub priority: i8,
     /// The age and the aborts of an earlier session whose work it takes up again.
     pub lineage: Option<Lineage>,
@@ -74,14 +79,16 @@ pub struct EndSession {
     /// Which one.
     pub session: SessionId,
     /// Why.
+    #[serde(default)]
     pub cause: EndCause,
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EndCause {
     /// It said goodbye.
+    #[default]
     Closed,
     /// Its agent or its connection died.
     OwnerDied,
@@ -93,11 +100,14 @@ pub enum EndCause {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct AskOptions {
     /// How long to queue: `None` is the table's default, zero is now or never.
+    #[serde(rename = "wait_ms", with = "millis_or_none", default)]
     pub wait: Option<Duration>,
     /// How long the call itself waits before it is answered with a ticket that keeps the place.
     /// `None`: until the wait ends.
+    #[serde(rename = "slice_ms", with = "millis_or_none", default)]
     pub slice: Option<Duration>,
     /// How long the hold lives unless renewed; `None` is the table's default.
+    #[serde(rename = "lease_ms", with = "millis_or_none", default)]
     pub lease: Option<Duration>,
     /// For people: why.
     pub reason: Option<Arc<str>>,
@@ -106,6 +116,7 @@ pub struct AskOptions {
     /// Weighs this wait in a deadlock, -10 to 10; `None` is the session's priority.
     pub priority: Option<i8>,
     /// Whether a hold of the same session that covers this request is counted up, not refused.
+    #[serde(default)]
     pub reentrant: bool,
     /// Makes asking again a no-op.
     pub request_id: Option<RequestId>,
@@ -119,8 +130,10 @@ pub struct Acquire {
     /// For what.
     pub resource: Resource,
     /// How.
+    #[serde(default)]
     pub mode: LockMode,
     /// And else.
+    #[serde(flatten)]
     pub options: AskOptions,
 }
 
@@ -130,8 +143,10 @@ pub struct AcquireAll {
     /// Who asks.
     pub session: SessionId,
     /// For what; a resource named twice is merged to its strongest mode.
+    #[serde(with = "wants")]
     pub wants: Vec<(Resource, LockMode)>,
     /// And else.
+    #[serde(flatten)]
     pub options: AskOptions,
 }
 
@@ -143,6 +158,7 @@ pub struct Wait {
     /// Which one.
     pub ticket: TicketId,
     /// How long this call waits; `None`: until the wait ends.
+    #[serde(rename = "slice_ms", with = "millis_or_none", default)]
     pub slice: Option<Duration>,
 }
 
@@ -153,6 +169,7 @@ pub struct Cancel {
     /// Whose request.
     pub session: SessionId,
     /// Which one.
+    #[serde(flatten)]
     pub target: CancelTarget,
 }
 
@@ -192,6 +209,7 @@ impl Credential {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Release {
     /// Who says so.
+    #[serde(flatten)]
     pub by: Credential,
     /// Which hold.
     pub lock: LockId,
@@ -206,12 +224,15 @@ pub struct Release {
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Renew {
     /// Who says so.
+    #[serde(flatten)]
     pub by: Credential,
     /// Which hold.
     pub lock: LockId,
     /// The new lease; `None` is the lease it was granted with.
+    #[serde(rename = "lease_ms", with = "millis_or_none", default)]
     pub lease: Option<Duration>,
     /// Whether the new end may lie before the old one.
+    #[serde(default)]
     pub shorten: bool,
     /// Makes asking again a no-op.
     pub request_id: Option<RequestId>,
@@ -225,6 +246,7 @@ pub struct Upgrade {
     /// Which hold.
     pub lock: LockId,
     /// `wait`, `slice`, `priority` and `request_id` count; the lease stays as it is.
+    #[serde(flatten)]
     pub options: AskOptions,
 }
 
@@ -296,6 +318,7 @@ pub struct ClaimTasks {
     /// Which tasks; a task nobody has heard of begins at version 0, open.
     pub claims: Vec<TaskClaim>,
     /// `lease`, `reason`, `metadata` and `request_id` count.
+    #[serde(flatten)]
     pub options: AskOptions,
 }
 
@@ -312,10 +335,12 @@ pub struct TaskClaim {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FinishTask {
     /// Who says so.
+    #[serde(flatten)]
     pub by: Credential,
     /// Which hold.
     pub lock: LockId,
     /// Whether the task is done; if not, it is open again.
+    #[serde(default)]
     pub done: bool,
     /// The version the caller has seen; another one is a conflict.
     pub expect_version: Option<u64>,

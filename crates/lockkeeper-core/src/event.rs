@@ -1,11 +1,11 @@
 //! News for whoever watches. Emitted only when true, that is, only out of a settled turn.
 
 use crate::{DeadlockReport, EndCause, LockId, LockMode, Resource, SessionId, Timestamp, Token};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// One piece of news.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Event {
     /// Its number in the project, without a gap.
     pub seq: u64,
@@ -17,7 +17,7 @@ pub struct Event {
 }
 
 /// What can be news.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event")]
 #[non_exhaustive]
 pub enum News {
@@ -59,7 +59,7 @@ pub enum News {
 }
 
 /// News of a hold.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct LockNews {
     /// What is held.
     #[serde(rename = "resource_id")]
@@ -90,7 +90,7 @@ pub struct LockNews {
 }
 
 /// News of a wait.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WaitNews {
     /// What it waits for: each of a batch.
     #[serde(rename = "resource_ids")]

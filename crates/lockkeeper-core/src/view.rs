@@ -1,11 +1,11 @@
 //! What a table shows of itself. Views change nothing and name no tokens.
 
 use crate::{EdgeKind, Holder, LockMode, Resource, SessionId, SessionKind, TicketId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// One resource: its holders and its queue.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Inspection {
     /// Which.
     pub resource: Resource,
@@ -18,7 +18,7 @@ pub struct Inspection {
 }
 
 /// One request in one queue.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Waiter {
     /// Its place.
     pub ticket: TicketId,
@@ -43,7 +43,7 @@ pub struct Waiter {
 }
 
 /// One session.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct SessionView {
     /// Which.
     pub session: SessionId,
@@ -66,7 +66,7 @@ pub struct SessionView {
 }
 
 /// A resource people queue for.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Contention {
     /// Which.
     pub resource: Resource,
@@ -79,7 +79,7 @@ pub struct Contention {
 }
 
 /// How the leases of a table stand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct LeaseCounts {
     /// Holds in all.
     pub held: usize,
@@ -93,7 +93,7 @@ pub struct LeaseCounts {
 
 /// The size of a table. At rest everything but `sessions`, `capacities` and `tasks` is 0, and with
 /// the sessions ended `remembered` is, too.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "a count of what its name says")]
 pub struct Stats {
     pub sessions: usize,
@@ -111,7 +111,7 @@ pub struct Stats {
 
 /// The wait-for graph at one moment, for people and for tests. Each waiter shows its nearest
 /// blockers: whoever else blocks it is reached through them.
-#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct WaitGraph {
     /// Everybody who waits or is waited for.
     pub nodes: Vec<WaitNode>,
@@ -124,7 +124,7 @@ pub struct WaitGraph {
 }
 
 /// A session in the picture.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct WaitNode {
     /// Which.
     pub session: SessionId,
@@ -133,7 +133,7 @@ pub struct WaitNode {
 }
 
 /// An edge in the picture: `from` waits for `to`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct WaitEdge {
     /// Who waits.
     pub from: SessionId,

@@ -1,10 +1,11 @@
 //! The audit log, as it is read.
 
 use lockkeeper_core::{Fact, ReleaseCause, Timestamp, Token};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which rows of the audit log. Empty means all.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AuditFilter {
     /// Of this project.
     pub project: Option<String>,
@@ -27,7 +28,7 @@ pub struct AuditFilter {
 }
 
 /// One row: one thing that happened.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AuditRow {
     /// Its number in the store.
     pub id: i64,

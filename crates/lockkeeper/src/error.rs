@@ -20,6 +20,15 @@ pub enum Unavailable {
     ShutDown,
     /// The project's actor died again and again; its log says why.
     Crashed,
+    /// A daemon says, in its words, that it cannot.
+    Daemon {
+        /// A stable word: `store` if it is because of its store.
+        code: Arc<str>,
+        /// Its words.
+        said: Arc<str>,
+    },
+    /// The daemon cannot be reached: where, and why not.
+    Unreachable(Arc<str>),
 }
 
 impl fmt::Display for Unavailable {
@@ -33,6 +42,8 @@ impl fmt::Display for Unavailable {
             Unavailable::Crashed => {
                 f.write_str("the project's lock actor keeps dying: look into the log")
             }
+            Unavailable::Daemon { said, .. } => f.write_str(said),
+            Unavailable::Unreachable(why) => write!(f, "the daemon cannot be reached: {why}"),
         }
     }
 }
@@ -79,14 +90,16 @@ impl fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 impl CallError {
-    fn code(&self) -> &'static str {
+    /// A stable word for programs, such as `busy` or `deadlock`.
+    pub fn code(&self) -> &'static str {
         match self {
             CallError::Refused(refusal) => refusal.code(),
             CallError::Unavailable(_) => "unavailable",
         }
     }
 
-    fn legacy_code(&self) -> &'static str {
+    /// The number of the earlier lock registries, E300 to E307.
+    pub fn legacy_code(&self) -> &'static str {
         match self {
             CallError::Refused(refusal) => refusal.legacy_code(),
             CallError::Unavailable(Unavailable::Store(error)) => error.legacy_code(),
@@ -95,11 +108,12 @@ impl CallError {
         }
     }
 
-    fn retryable(&self) -> bool {
+    /// Whether the same request may succeed later.
+    pub fn retryable(&self) -> bool {
         match self {
             CallError::Refused(refusal) => refusal.retryable(),
             CallError::Unavailable(unavailable) => {
-                matches!(unavailable, Unavailable::Store(_) | Unavailable::NotServing(_))
+                !matches!(unavailable, Unavailable::ShutDown | Unavailable::Crashed)
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Events, as they are heard: what happened, in which project, and how much was missed.
 
 use lockkeeper_core::Event;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 use tokio::sync::broadcast;
 
 /// An event and the project it happened in. As JSON it is one flat object.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProjectEvent {
     /// In which project.
     pub project_id: Arc<str>,

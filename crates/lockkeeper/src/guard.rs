@@ -11,6 +11,7 @@ use lockkeeper_core::{
     Answer, Credential, Downgrade, Grant, LockId, LockMode, Release, Renew, Resource, TicketId,
     Timestamp, Token,
 };
+use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
     fmt,
@@ -25,7 +26,8 @@ use std::{
 use tokio::sync::Notify;
 
 /// Why a guard is no longer valid.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Lost {
     /// Its lease ended.

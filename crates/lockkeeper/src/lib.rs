@@ -65,10 +65,13 @@ mod manager;
 mod metrics;
 mod orchestrator;
 mod project;
+mod question;
 mod renewal;
 mod request;
 mod session;
 mod task;
+#[cfg(feature = "remote")]
+pub mod wire;
 
 /// Stores: what [`LockManager::over`] takes, and the one in SQLite that it takes by default.
 pub mod store {
@@ -83,10 +86,7 @@ mod sync {
     pub(crate) use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 }
 
-pub use actor::{
-    Acquired, ContentionNow, Inspect, Leases, List, LockActor, LockActorArgs, Queue, Sessions,
-    Stale, StatsNow, TaskNow, Tasks, WaitGraphNow,
-};
+pub use actor::{Acquired, LockActor, LockActorArgs};
 pub use agent::AgentContext;
 pub use config::{Config, Metrics};
 pub use error::{
@@ -102,6 +102,10 @@ pub use manager::{LockManager, ResourceKey, SessionRequest, ShutdownReport};
 pub use metrics::{MetricsTaken, Prometheus};
 pub use orchestrator::{AgentHandle, AgentRequest, Orchestrator, RestartAgent};
 pub use project::Project;
+pub use question::{
+    ContentionNow, Grants, Inspect, Leases, List, Question, Queue, Sessions, Stale, StatsNow,
+    TaskNow, Tasks, WaitGraphNow,
+};
 pub use request::{
     AcquireAllRequest, AcquireRequest, ClaimBatchRequest, ClaimRequest, RequestFuture,
     UpgradeRequest,

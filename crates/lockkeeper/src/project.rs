@@ -2,14 +2,14 @@
 
 use crate::{
     LockManager, SessionRequest,
-    actor::{
-        ContentionNow, Inspect, Leases, List, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks,
-        WaitGraphNow,
-    },
     error::{AdminError, CallError, Unavailable},
     event::Events,
     guard::unexpected,
     manager::{Running, flat},
+    question::{
+        ContentionNow, Inspect, Leases, List, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks,
+        WaitGraphNow,
+    },
 };
 use kameo::{actor::ActorRef, error::SendError};
 use lockkeeper_core::{

@@ -106,7 +106,8 @@ impl Caller {
                 Unavailable::Store(_) | Unavailable::NotServing(_) => shared.owe(command),
                 // Its sessions have ended.
                 Unavailable::ShutDown => {}
-                Unavailable::Crashed => {
+                // The others are said far from here.
+                _ => {
                     tracing::error!(?command, "given up: it ended the actor");
                 }
             },

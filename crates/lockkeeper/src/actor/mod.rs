@@ -49,7 +49,6 @@ pub(crate) use desk::Told;
 pub(crate) use journal::Keeping;
 pub use messages::Acquired;
 pub(crate) use messages::{Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Shutdown, ShutdownDone};
-pub use query::*;
 
 /// How soon a project that cannot be taken over is tried again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(50);

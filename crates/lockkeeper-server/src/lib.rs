@@ -1,0 +1,2 @@
+//! Serves a lock manager to other processes.
+#![forbid(unsafe_code)]
