@@ -215,6 +215,10 @@ impl Store for Flaky {
         self.sqlite.claim(project)
     }
 
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.sqlite.projects()
+    }
+
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
         self.sqlite.load(claim)
     }

@@ -60,6 +60,12 @@ impl Store for MemoryStore {
         Ok(Claim { project, epoch, last_event })
     }
 
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        let mut names: Vec<Arc<str>> = self.reigns.keys().cloned().collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn load(&mut self, _: &Claim) -> Result<Vec<Record>, StoreError> {
         Ok(Vec::new())
     }

@@ -23,6 +23,9 @@ pub trait Store: Send {
     /// of begins. From now on no older claim can commit.
     fn claim(&mut self, project: &str) -> Result<Claim, StoreError>;
 
+    /// The names of all projects that were ever claimed, in order.
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError>;
+
     /// What is live in a claimed project, as facts to be replayed in this order into a table of
     /// the claim's reign.
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError>;

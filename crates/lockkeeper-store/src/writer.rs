@@ -139,6 +139,11 @@ impl Writer {
         self.send(Job::Claim { project, then: Box::new(then) });
     }
 
+    /// Tells the names of all projects the store knows, in order.
+    pub fn projects(&self, then: impl FnOnce(Result<Vec<Arc<str>>, StoreError>) + Send + 'static) {
+        self.send(Job::Projects { then: Box::new(then) });
+    }
+
     /// Hands in the next turn of a claimed project. `then` is told when it is written, in the
     /// order of the turns. After a turn that could not be written all later ones of the same claim
     /// are refused with the same error.

@@ -27,6 +27,16 @@ pub struct Config {
     pub events_capacity: usize,
     /// What is counted.
     pub metrics: Metrics,
+    /// Attached sessions outlive this process: those of an earlier one are not ended when a project
+    /// is taken over, nor those of this one at [`crate::LockManager::shutdown`]. It is for a daemon
+    /// whose clients come back to it after its restart; the daemon ends the sessions of those that
+    /// do not. A client finds its holds as they were, and a request that waited in its place: it
+    /// sends it again with the same id.
+    ///
+    /// False: a session that is bound to its process dies with it, which is what a program wants
+    /// that uses the library itself. Also then a handle that is dropped ends its session, and so it
+    /// does when this is set.
+    pub attached_outlive: bool,
     /// How another process that finds the store in use can reach this one, such as the path of a
     /// socket.
     pub reach: Option<String>,
@@ -41,6 +51,7 @@ impl Default for Config {
             retention: Retention::default(),
             events_capacity: 1024,
             metrics: Metrics::default(),
+            attached_outlive: false,
             reach: None,
         }
     }

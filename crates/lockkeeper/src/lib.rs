@@ -66,6 +66,7 @@ mod metrics;
 mod orchestrator;
 mod project;
 mod question;
+mod recovery;
 mod renewal;
 mod request;
 mod session;

@@ -257,7 +257,8 @@ impl LockManager {
     }
 
     /// Ends all sessions of this process in order, closes the store, and tells what was released.
-    /// Whoever still waits is refused; guards that are dropped later do nothing.
+    /// Whoever still waits is refused; guards that are dropped later do nothing. With
+    /// [`Config::attached_outlive`] nothing ends: all of it stays on record for the next process.
     pub async fn shutdown(self) -> ShutdownReport {
         let projects: Vec<(Arc<str>, Started)> = {
             let projects = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
@@ -422,7 +423,7 @@ impl IntoFuture for SessionRequest {
 impl ManagerInner {
     /// The project's actor; started, if this is the first word about it. It is started by a task of
     /// its own, so that it is started once, whoever stops waiting.
-    async fn running(&self, project: &str) -> Result<Running, Unavailable> {
+    pub(crate) async fn running(&self, project: &str) -> Result<Running, Unavailable> {
         if !self.house.is_alive() {
             return Err(Unavailable::ShutDown);
         }
@@ -441,6 +442,16 @@ impl ManagerInner {
             }
         };
         run_by(started).await.ok_or(Unavailable::ShutDown)
+    }
+
+    /// The projects whose actors were started.
+    pub(crate) fn started(&self) -> Vec<Arc<str>> {
+        let projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        projects.keys().cloned().collect()
+    }
+
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.keeping
     }
 
     fn args_of(&self, project: Arc<str>) -> LockActorArgs {

@@ -115,6 +115,13 @@ impl Rows {
     }
 }
 
+/// The names of all projects, in order.
+pub(super) fn projects(db: &Connection) -> rusqlite::Result<Vec<Arc<str>>> {
+    let mut question = db.prepare_cached("SELECT id FROM projects ORDER BY id")?;
+    let names = question.query_map([], |row| Ok(Arc::from(row.get_ref(0)?.as_str()?)))?;
+    names.collect()
+}
+
 fn task(row: &Row<'_>) -> Result<TaskRow, Trouble> {
     let status = match text(row, 3)? {
         "open" => TaskStatus::Open,

@@ -210,6 +210,10 @@ impl Store for SqliteStore {
         Ok(Claim { project, epoch, last_event })
     }
 
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        live::projects(&self.db).map_err(|error| self.of_sqlite(&error))
+    }
+
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
         let SqliteStore { db, path, reigns, .. } = self;
         let loaded = (|| {

@@ -23,6 +23,7 @@ pub(super) enum Job {
     Claim { project: Arc<str>, then: Then<(Claim, Vec<Record>)> },
     Turn { claim: Claim, turn: Effects, then: Then<Settled> },
     After { claim: Claim, then: Then<()> },
+    Projects { then: Then<Vec<Arc<str>>> },
 }
 
 impl Job {
@@ -32,6 +33,7 @@ impl Job {
             Job::Claim { then, .. } => tell(then, Err(error)),
             Job::Turn { then, .. } => tell(then, Err(error)),
             Job::After { then, .. } => tell(then, Err(error)),
+            Job::Projects { then } => tell(then, Err(error)),
         }
     }
 }
@@ -139,6 +141,11 @@ impl Desk {
                 }
                 Ok(at) => self.waiting.push(Waiting::After(at, then)),
             },
+            // A claim is written at once, so nothing that waits could add a name.
+            Job::Projects { then } => {
+                let names = with(&self.store, |store| store.projects());
+                tell(then, names.and_then(|names| names));
+            }
         }
     }
 

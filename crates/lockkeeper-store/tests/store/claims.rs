@@ -2,7 +2,9 @@
 
 use crate::life::{self, Project, ask, give_back, open};
 use lockkeeper_core::*;
-use lockkeeper_store::{Batch, OpenOptions, SqliteStore, Store, StoreError};
+use lockkeeper_store::{
+    Batch, MemoryStore, OpenOptions, SqliteStore, Store, StoreError, Writer, WriterOptions,
+};
 use rusqlite::Connection;
 use std::{
     io::{BufRead, BufReader, Write},
@@ -285,4 +287,31 @@ fn i11_one_bad_batch_takes_no_other_one_with_it() {
     let turn = good.apply(ask(bob, "file:c"));
     let next = store.commit(&[Batch { claim: &good.claim, turns: &[turn] }]);
     assert!(next[0].is_ok(), "{next:?}");
+}
+
+/// Every project that was ever claimed is known by its name, whoever claimed it.
+#[test]
+fn the_projects_of_a_store_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let stores: [Box<dyn Store>; 2] = [Box::new(open(&path)), Box::new(MemoryStore::new())];
+    for mut store in stores {
+        assert_eq!(store.projects().unwrap().len(), 0);
+        for project in ["b", "ü 'quoted'", "a", "b"] {
+            store.claim(project).unwrap();
+        }
+        let names: Vec<String> =
+            store.projects().unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a", "b", "ü 'quoted'"]);
+    }
+    let writer = Writer::start(Box::new(open(&path)), WriterOptions::default()).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let ask = || {
+        let tell = tell.clone();
+        writer.projects(move |names| tell.send(names.map(|names| names.len())).unwrap());
+        told.recv().unwrap()
+    };
+    assert_eq!(ask(), Ok(3));
+    writer.close();
+    assert_eq!(ask(), Err(StoreError::Closed));
 }

@@ -85,6 +85,10 @@ impl Store for Gated {
         self.store.claim(project)
     }
 
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.store.projects()
+    }
+
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
         self.store.load(claim)
     }

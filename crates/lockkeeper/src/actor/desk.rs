@@ -248,6 +248,14 @@ impl Desk {
         caller.unavailable(&Unavailable::Store(error), &self.shared);
     }
 
+    /// Nothing is decided any more. What waits keeps its place on record, but not its call.
+    pub(super) fn close(&mut self) {
+        for (_, caller) in self.waiting.drain() {
+            caller.unavailable(&Unavailable::ShutDown, &self.shared);
+        }
+        self.meter.waiting(0);
+    }
+
     /// Tells guards, warns and counts.
     fn notice(&mut self, event: &Event) {
         self.meter.event(event);

@@ -276,9 +276,11 @@ impl LockActor {
         }
     }
 
-    /// The first turn: leases begin anew, and the attached sessions of dead processes end.
+    /// The first turn: leases begin anew, and the attached sessions of dead processes end, unless
+    /// they are to outlive them.
     fn resume(&mut self) {
-        let orphaned = !self.args.shared.adopted.load(Ordering::Acquire);
+        let adopted = self.args.shared.adopted.load(Ordering::Acquire);
+        let orphaned = !adopted && !self.args.config.attached_outlive;
         let State::Serving(serving) = &mut self.state else { return };
         let turn = serving.table.apply(self.args.clock.now(), Resume { orphaned });
         let book = &self.args.shared.book;
@@ -417,7 +419,8 @@ impl LockActor {
         Arc::new(Owner::new(actor.clone(), names, session, book, None, false))
     }
 
-    /// Ends every session of this process; tells what they had when that is on record.
+    /// Ends every session of this process that does not outlive it; tells what they had when that
+    /// is on record. Whoever still waits then hears that nothing is decided any more.
     fn shut_down(&mut self, tell: impl FnOnce(ShutdownDone) + Send + 'static) {
         let State::Serving(serving) = &mut self.state else {
             let failed = match &self.state {
@@ -430,6 +433,7 @@ impl LockActor {
         let attached: Vec<SessionId> = sessions
             .iter()
             .filter(|session| session.kind == SessionKind::Attached)
+            .filter(|_| !self.args.config.attached_outlive)
             .map(|session| session.session)
             .collect();
         let ended = attached.len();
@@ -440,7 +444,9 @@ impl LockActor {
             let turn = serving.table.apply(self.args.clock.now(), end);
             serving.journal.submit(turn, Caller::Nobody, &serving.desk);
         }
+        let desk = serving.desk.clone();
         serving.journal.after(move |outcome| {
+            desk.lock().unwrap_or_else(PoisonError::into_inner).close();
             let failed = outcome.err();
             tell(ShutdownDone { ended, released, failed });
         });

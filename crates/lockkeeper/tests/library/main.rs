@@ -24,6 +24,7 @@ mod inside;
 mod leases;
 mod messages;
 mod outages;
+mod outlive;
 mod process;
 mod restarts;
 mod revoking;

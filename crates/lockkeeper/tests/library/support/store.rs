@@ -125,6 +125,10 @@ impl Store for Faulty {
         if fails { Err(disk_full()) } else { self.store.claim(project) }
     }
 
+    fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
+        self.store.projects()
+    }
+
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
         self.store.load(claim)
     }
