@@ -67,6 +67,8 @@ mod orchestrator;
 mod project;
 mod question;
 mod recovery;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod renewal;
 mod request;
 mod session;

@@ -1,5 +1,6 @@
 //! The commands by their names on the wire.
 
+use super::Request;
 use lockkeeper_core::{
     Acquire, AcquireAll, Cancel, ClaimTasks, Command, DeclareCapacity, DeclareWait, Downgrade,
     EndSession, FinishTask, ForceUnlock, ForgetTask, Release, ReleaseAll, Renew, ReopenTask,
@@ -44,6 +45,26 @@ macro_rules! commands {
                 _ => None,
             }
         }
+
+        /// Appends a command as a whole line. What never travels (see [`write_command`]) is an
+        /// error.
+        pub fn write_command_line(
+            id: u64,
+            project: &str,
+            command: &Command,
+            to: &mut Vec<u8>,
+        ) -> Result<(), serde_json::Error> {
+            match command {
+                $(Command::$command(params) => {
+                    write_line(id, $method, InProject { project, params }, to)
+                })*
+                Command::Tick => {
+                    let params = InProject { project, params: Nothing {} };
+                    write_line(id, CLEANUP_EXPIRED, params, to)
+                }
+                _ => Err(serde::ser::Error::custom("a command that does not travel")),
+            }
+        }
     };
 }
 
@@ -67,6 +88,23 @@ commands! {
     "task.reopen" => ReopenTask,
     "task.forget" => ForgetTask,
 }
+
+/// Appends a request as a whole line.
+pub fn write_line<P: Serialize>(
+    id: u64,
+    method: &str,
+    params: P,
+    to: &mut Vec<u8>,
+) -> Result<(), serde_json::Error> {
+    let request = Request { jsonrpc: "2.0", id: Some(id), method, params };
+    serde_json::to_writer(&mut *to, &request)?;
+    to.push(b'\n');
+    Ok(())
+}
+
+/// A command that says no more than its name.
+#[derive(Serialize)]
+struct Nothing {}
 
 /// Parameters and the project they are about, as one object.
 #[derive(Serialize, Debug)]

@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::{fmt, sync::Arc};
 
-pub use methods::{CLEANUP_EXPIRED, COMMANDS, InProject, read_command, write_command};
+pub use methods::{
+    CLEANUP_EXPIRED, COMMANDS, InProject, read_command, write_command, write_command_line,
+    write_line,
+};
 
 /// The version of what is spoken here. A daemon and a client understand each other if theirs are
 /// the same.
