@@ -1,8 +1,9 @@
 //! The verb `simulate`: runs seeded worlds, shows how they go, and says whether every promise held.
 
 use crate::{
-    args::Simulate,
+    args::simulate::Simulate,
     exit::Exit,
+    output::say,
     progress::{Display, Style, grouped, rate},
 };
 use lockkeeper_sim::{Failure, Progress, Report, SimConfig};
@@ -21,9 +22,9 @@ struct Told {
 /// A run that kept every promise, or the one that broke one.
 type Verdict = Result<Told, Told>;
 
-pub(crate) fn run(wanted: &Simulate) -> io::Result<Exit> {
+pub(crate) fn run(wanted: &Simulate, json: bool) -> io::Result<Exit> {
     let display = Display::new(io::stderr().lock(), Style::of_stderr(wanted.quiet));
-    run_with(wanted, doubt, &mut io::stdout().lock(), display)
+    run_with(wanted, json, doubt, &mut io::stdout().lock(), display)
 }
 
 /// The real simulator, its answers made ready to be told.
@@ -61,6 +62,7 @@ fn told_failure(failure: &Failure) -> Told {
 /// Runs every seed until one breaks a promise.
 fn run_with(
     wanted: &Simulate,
+    json: bool,
     mut simulate: impl FnMut(&SimConfig, &mut dyn FnMut(&Progress)) -> Verdict,
     out: &mut impl Write,
     mut display: Display<impl Write>,
@@ -76,26 +78,29 @@ fn run_with(
         display.clear();
         let mut told = match verdict {
             Ok(told) => told,
-            Err(told) => return broken(wanted, &config, told, kept.len(), out, &mut display),
+            Err(told) => {
+                let kept = kept.len();
+                return broken(wanted, json, &config, told, kept, out, &mut display);
+            }
         };
         time_into(&mut told.fields, config.steps, took);
-        if several && !wanted.json {
+        if several && !json {
             let line = format!("{title}every promise held, {}", pace(config.steps, took));
-            if !write_answer(out, &line)? {
+            if !say(out, &line)? {
                 return Ok(Exit::Done);
             }
         }
         kept.push(told);
     }
     let steps = wanted.steps.saturating_mul(wanted.seeds);
-    let answer = answer(wanted, kept, steps, started.elapsed());
-    write_answer(out, &answer)?;
+    let answer = answer(wanted.seeds, json, kept, steps, started.elapsed());
+    say(out, &answer)?;
     Ok(Exit::Done)
 }
 
-fn answer(wanted: &Simulate, mut kept: Vec<Told>, steps: u64, took: Duration) -> String {
+fn answer(seeds: u64, json: bool, mut kept: Vec<Told>, steps: u64, took: Duration) -> String {
     let several = kept.len() > 1;
-    match (wanted.json, kept.pop()) {
+    match (json, kept.pop()) {
         (true, Some(last)) => {
             let mut fields = if several {
                 kept.push(last);
@@ -111,13 +116,14 @@ fn answer(wanted: &Simulate, mut kept: Vec<Told>, steps: u64, took: Duration) ->
         (false, Some(last)) if !several => {
             format!("{}\n\nevery promise held, {}", last.text.trim_end(), pace(steps, took))
         }
-        _ => format!("{} runs, every promise held, {}", wanted.seeds, pace(steps, took)),
+        _ => format!("{seeds} runs, every promise held, {}", pace(steps, took)),
     }
 }
 
 /// Tells of the run that broke a promise: to a program where it listens, to a person on stderr.
 fn broken(
     wanted: &Simulate,
+    json: bool,
     config: &SimConfig,
     mut told: Told,
     clean_runs: usize,
@@ -125,13 +131,13 @@ fn broken(
     display: &mut Display<impl Write>,
 ) -> io::Result<Exit> {
     display.say(told.text.trim_end());
-    if wanted.json {
+    if json {
         let command = wanted.command_for(config.seed);
         let more = json!({ "ok": false, "clean_runs": clean_runs, "command": command });
         if let Value::Object(more) = more {
             told.fields.extend(more);
         }
-        write_answer(out, &Value::Object(told.fields).to_string())?;
+        say(out, &Value::Object(told.fields).to_string())?;
     }
     Ok(Exit::Failed)
 }
@@ -150,20 +156,10 @@ fn pace(steps: u64, took: Duration) -> String {
     )
 }
 
-/// Writes and flushes one answer. `false`: nobody reads any more, as after `| head`; that is the
-/// reader's good right and no failure of ours.
-fn write_answer(out: &mut impl Write, text: &str) -> io::Result<bool> {
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::DEFAULT;
+    use crate::args::simulate::DEFAULT;
     use lockkeeper_sim::Invariant;
 
     fn some(text: &str) -> Told {
@@ -172,20 +168,20 @@ mod tests {
     }
 
     /// Runs a made-up simulator in which `bad` is the seed that breaks a promise.
-    fn run_made_up(wanted: &Simulate, bad: u64) -> (Exit, String, String) {
+    fn run_made_up(wanted: &Simulate, json: bool, bad: u64) -> (Exit, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let simulate = |config: &SimConfig, _: &mut dyn FnMut(&Progress)| match config.seed {
             seed if seed == bad => Err(some("I1 broke")),
             _ => Ok(some("a table\n")),
         };
         let display = Display::new(&mut err, Style::Silent);
-        let exit = run_with(wanted, simulate, &mut out, display).unwrap();
+        let exit = run_with(wanted, json, simulate, &mut out, display).unwrap();
         (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     #[test]
     fn a_clean_run_ends_with_its_table_and_its_pace() {
-        let (exit, out, err) = run_made_up(&DEFAULT, 0);
+        let (exit, out, err) = run_made_up(&DEFAULT, false, 0);
         assert_eq!(exit, Exit::Done);
         assert!(out.starts_with("a table\n\nevery promise held, 100,000 steps in "), "{out}");
         assert_eq!(err, "");
@@ -193,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_broken_promise_fails_and_is_told_even_when_quiet() {
-        let (exit, out, err) = run_made_up(&Simulate { seeds: 5, ..DEFAULT }, 3);
+        let (exit, out, err) = run_made_up(&Simulate { seeds: 5, ..DEFAULT }, false, 3);
         assert_eq!(exit, Exit::Failed);
         assert_eq!(out.lines().count(), 2, "the clean runs before it:\n{out}");
         assert_eq!(err, "I1 broke\n");
@@ -223,8 +219,8 @@ mod tests {
 
     #[test]
     fn a_broken_promise_is_one_object_for_a_program() {
-        let wanted = Simulate { seeds: 5, json: true, ..DEFAULT };
-        let (exit, out, _) = run_made_up(&wanted, 3);
+        let wanted = Simulate { seeds: 5, ..DEFAULT };
+        let (exit, out, _) = run_made_up(&wanted, true, 3);
         assert_eq!(exit, Exit::Failed);
         assert_eq!(out.lines().count(), 1);
         let object: Value = serde_json::from_str(&out).unwrap();
@@ -236,7 +232,7 @@ mod tests {
 
     #[test]
     fn several_runs_are_one_object_too() {
-        let (exit, out, _) = run_made_up(&Simulate { seeds: 2, json: true, ..DEFAULT }, 0);
+        let (exit, out, _) = run_made_up(&Simulate { seeds: 2, ..DEFAULT }, true, 0);
         assert_eq!(exit, Exit::Done);
         let object: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(object["ok"], true);
@@ -261,9 +257,8 @@ mod tests {
                 seed if seed == bad => Err(some("broke")),
                 _ => Ok(some("table")),
             };
-            let wanted = Simulate { json: true, ..DEFAULT };
             let display = Display::new(io::sink(), Style::Silent);
-            assert_eq!(run_with(&wanted, simulate, &mut Gone, display).unwrap(), expected);
+            assert_eq!(run_with(&DEFAULT, true, simulate, &mut Gone, display).unwrap(), expected);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Every command that the documents and the help show is run here, so that none of them is a
 //! promise of the past.
 
-use crate::run;
+use crate::support::run;
 use std::{fs, path::Path};
 
 const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "migrations/README.md"];

@@ -1,6 +1,6 @@
 //! The verb `simulate`: its table, its JSON, its exit codes.
 
-use crate::{Ran, lockkeeper, run};
+use crate::support::{Ran, lockkeeper, run};
 use serde_json::Value;
 use std::{collections::BTreeMap, process::Stdio};
 

@@ -1,6 +1,6 @@
 //! Help, version, and what is said to wrong usage.
 
-use crate::run;
+use crate::support::run;
 
 #[test]
 fn the_version_is_the_package_s() {

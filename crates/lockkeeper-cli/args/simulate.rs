@@ -1,31 +1,7 @@
-//! The command line: verbs, flags, their bounds, and the help a newcomer reads.
+//! The verb `simulate`: its flags and their bounds.
 
-use clap::{Parser, Subcommand};
+use super::whole::{Count, whole};
 use lockkeeper_sim::SimConfig;
-use std::ops::RangeInclusive;
-
-/// The lock coordinator for fleets of software agents.
-///
-/// When many agents work on the same files, databases and machines, Lockkeeper decides who may use
-/// what, and in which order. It sees who waits for whom, and when a group of agents can only wait
-/// for each other, it breaks the deadlock in the same instant and says who lost and why.
-#[derive(Parser, Debug)]
-#[command(name = "lockkeeper", version, arg_required_else_help = true, verbatim_doc_comment)]
-#[command(after_help = "\
-Examples:
-  lockkeeper simulate              watch 48 agents fight for locks, and see them all served
-  lockkeeper simulate --help       what else the simulation can do
-
-Exit codes: 0 done, 1 failed, 2 wrong usage.")]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    pub(crate) verb: Verb,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum Verb {
-    Simulate(Simulate),
-}
 
 /// Try the locks out on made-up agents and check every step.
 ///
@@ -74,25 +50,14 @@ pub(crate) struct Simulate {
     #[arg(value_parser = Count::AGENTS.parser())]
     pub(crate) agents: u64,
 
-    /// Print one JSON object instead of the table
-    #[arg(long)]
-    pub(crate) json: bool,
-
     /// Show no progress
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }
 
 /// What `lockkeeper simulate` does without any flag.
-pub(crate) const DEFAULT: Simulate = Simulate {
-    seed: 1,
-    seeds: 1,
-    steps: 100_000,
-    projects: 4,
-    agents: 12,
-    json: false,
-    quiet: false,
-};
+pub(crate) const DEFAULT: Simulate =
+    Simulate { seed: 1, seeds: 1, steps: 100_000, projects: 4, agents: 12, quiet: false };
 
 impl Simulate {
     /// One configuration for each seed.
@@ -117,14 +82,6 @@ impl Simulate {
     }
 }
 
-/// A number that must lie within bounds, and the words for when it does not.
-#[derive(Clone, Debug)]
-struct Count {
-    bounds: RangeInclusive<u64>,
-    too_few: &'static str,
-    too_many: &'static str,
-}
-
 impl Count {
     const SEEDS: Count = Count {
         bounds: 1..=1_000_000,
@@ -146,45 +103,22 @@ impl Count {
         too_few: "each project needs at least 1 agent: leave --agents out for 12",
         too_many: "at most 1000 agents in each project: use --projects for more",
     };
-
-    fn parser(self) -> impl Fn(&str) -> Result<u64, String> + Clone + Send + Sync + 'static {
-        move |text| {
-            let number = whole(text)?;
-            match number {
-                Some(number) if self.bounds.contains(&number) => Ok(number),
-                Some(number) if number < *self.bounds.start() => Err(self.too_few.to_owned()),
-                _ => Err(self.too_many.to_owned()),
-            }
-        }
-    }
 }
 
 fn seed(text: &str) -> Result<u64, String> {
     whole(text)?.ok_or_else(|| format!("the largest seed is {}", u64::MAX))
 }
 
-/// A whole number, `None` if it is larger than any. `1_000` is 1000.
-fn whole(text: &str) -> Result<Option<u64>, String> {
-    let digits: String = text.chars().filter(|&c| c != '_').collect();
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("give a whole number, for example 1000".to_owned());
-    }
-    Ok(digits.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use crate::args::{Verb, help};
 
     fn parse(line: &str) -> Result<Simulate, clap::Error> {
-        let Verb::Simulate(simulate) = Args::try_parse_from(line.split(' '))?.verb;
-        Ok(simulate)
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Args::command().debug_assert();
+        match help::parse(line.split(' '))?.verb {
+            Verb::Simulate(simulate) => Ok(simulate),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

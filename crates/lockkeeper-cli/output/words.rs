@@ -1,0 +1,122 @@
+//! Times, spans and modes in words, the same ones everywhere.
+
+use lockkeeper::{LockMode, Timestamp};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time on this machine's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `250 ms`, `12 s`, `2 min 10 s`, `3 h 5 min`, `2 d 4 h`: two parts at most.
+pub(crate) fn span(millis: u64) -> String {
+    if millis < 1000 {
+        return format!("{millis} ms");
+    }
+    let seconds = millis / 1000;
+    let units = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)];
+    let at = units.iter().position(|(_, size)| seconds >= *size).unwrap_or(3);
+    let (unit, size) = units[at];
+    let whole = seconds / size;
+    match units.get(at + 1) {
+        Some((next, next_size)) if seconds % size / next_size > 0 => {
+            format!("{whole} {unit} {} {next}", seconds % size / next_size)
+        }
+        _ => format!("{whole} {unit}"),
+    }
+}
+
+/// How long from `now` to a moment that lies ahead; `now` if it does not.
+pub(crate) fn ahead(now: Timestamp, moment: Timestamp) -> String {
+    match moment.since(now) {
+        _ if moment == Timestamp::NEVER => "never".to_owned(),
+        0 => "now".to_owned(),
+        millis => format!("in {}", span(millis)),
+    }
+}
+
+/// The time of the day, in UTC: `19:34:13Z`; with its date if it is more than half a day away.
+pub(crate) fn clock(now: Timestamp, moment: Timestamp) -> String {
+    let text = moment.to_string();
+    let far = now.since(moment).max(moment.since(now)) > 12 * 3_600_000;
+    match text.split_once('T') {
+        Some((_, time)) if !far => format!("{}Z", &time[..time.len().min(8)]),
+        Some((day, time)) => format!("{day} {}Z", &time[..time.len().min(5)]),
+        None => text,
+    }
+}
+
+/// How something is held: ` (shared)`. Nothing for exclusive, which is what a lock is.
+pub(crate) fn mode(mode: LockMode) -> String {
+    match mode {
+        LockMode::Exclusive => String::new(),
+        other => format!(" ({other})"),
+    }
+}
+
+/// `1 waits`, `3 wait`.
+pub(crate) fn waiting(number: usize) -> String {
+    match number {
+        1 => "1 waits for it".to_owned(),
+        number => format!("{number} wait for it"),
+    }
+}
+
+/// A text somebody else wrote, in quotes, on one line, and not without end.
+pub(crate) fn quoted(text: &str) -> String {
+    const LONGEST: usize = 120;
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match clean.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("'{}…'", &clean[..end]),
+        None => format!("'{clean}'"),
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub(crate) fn listed(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_two_parts_at_most() {
+        for (millis, expected) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1000, "1 s"),
+            (59_999, "59 s"),
+            (60_000, "1 min"),
+            (130_000, "2 min 10 s"),
+            (3_600_000, "1 h"),
+            (11_100_000, "3 h 5 min"),
+            (3_630_000, "1 h"),
+            (187_200_000, "2 d 4 h"),
+        ] {
+            assert_eq!(span(millis), expected, "{millis}");
+        }
+    }
+
+    #[test]
+    fn moments_are_told_from_now() {
+        let now = Timestamp(1_795_193_251_425);
+        assert_eq!(clock(now, now), "16:47:31Z");
+        assert_eq!(clock(now, Timestamp(now.0 + 86_400_000)), "2026-11-21 16:47Z");
+        assert_eq!(ahead(now, Timestamp(now.0 + 5_000)), "in 5 s");
+        assert_eq!(ahead(now, Timestamp(now.0 - 5_000)), "now");
+        assert_eq!(ahead(now, Timestamp::NEVER), "never");
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_write_over_the_terminal() {
+        assert_eq!(quoted("a\x1b[2Jb\nc"), "'a [2Jb c'");
+        assert_eq!(quoted(&"ü".repeat(500)).chars().count(), 123);
+    }
+}
