@@ -48,6 +48,16 @@ pub enum StoreError {
         /// Why not, and what to do.
         detail: String,
     },
+    /// There is no store yet.
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file or its folder cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The disk is full.
     Full {
         /// The file.
@@ -134,6 +144,37 @@ impl StoreError {
         }
     }
 
+    /// Says what the system said to somebody who only looks.
+    pub(crate) fn of_reading(path: &Path, error: &io::Error) -> StoreError {
+        let path = path.to_path_buf();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreError::Missing { path },
+            io::ErrorKind::PermissionDenied => StoreError::Unreadable { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { path },
+            _ => StoreError::Io { path, detail: error.to_string() },
+        }
+    }
+
+    /// The same trouble of somebody who only looks.
+    pub(crate) fn of_looking(self) -> StoreError {
+        match self {
+            StoreError::ReadOnly { path } => StoreError::Unreadable { path },
+            other => other,
+        }
+    }
+
+    /// The same trouble of another file: what was opened instead is nobody's business.
+    pub(crate) fn with_path(self, name: &Path) -> StoreError {
+        let path = name.to_path_buf();
+        match self {
+            StoreError::ReadOnly { .. } => StoreError::ReadOnly { path },
+            StoreError::Corrupt { detail, .. } => StoreError::Corrupt { path, detail },
+            StoreError::Locked { .. } => StoreError::Locked { path },
+            StoreError::Io { detail, .. } => StoreError::Io { path, detail },
+            other => other,
+        }
+    }
+
     /// Says what the system said in our words.
     pub(crate) fn of_system(path: &Path, error: &io::Error) -> StoreError {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -179,6 +220,17 @@ impl fmt::Display for StoreError {
             StoreError::Misplaced { path, detail } => {
                 write!(f, "{} cannot be used: {detail}", path.display())
             }
+            StoreError::Missing { path } => write!(
+                f,
+                "there is no lock store at {} yet: the first lock makes it",
+                path.display()
+            ),
+            StoreError::Unreadable { path } => write!(
+                f,
+                "{} cannot be read: give this user the right to read the file and its folder, or \
+                 ask its owner",
+                path.display()
+            ),
             StoreError::Full { path } => write!(
                 f,
                 "there is no room left for {}: free some, and it goes on by itself; nothing that \

@@ -16,6 +16,9 @@
 //!                                      claim, load ◄── live rows, as facts ────┘
 //! ```
 //!
+//! A [`Snapshot`] reads a store that somebody else owns, or nobody, and leaves every byte as it is;
+//! [`owner`] tells who owns it.
+//!
 //! # What may be relied on
 //!
 //! - **Written twice in one commit.** Each fact is one row of `audit_log`, whole, as JSON; and it
@@ -68,7 +71,8 @@ mod writer;
 pub use audit::{AuditFilter, AuditRow};
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use owner::{Card, owner};
 pub use schema::MigrationReport;
-pub use sqlite::{OpenOptions, SqliteStore, migrate};
+pub use sqlite::{Checkup, OpenOptions, Snapshot, SqliteStore, check, migrate};
 pub use store::{Batch, Claim, Durability, PruneBefore, Reader, Store};
 pub use writer::{CommitStats, Retention, Writer, WriterOptions};

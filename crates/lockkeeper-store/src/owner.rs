@@ -5,41 +5,73 @@ use crate::{StoreError, text};
 use lockkeeper_core::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-/// What the owner says of itself.
-#[derive(Serialize, Deserialize)]
-struct Card {
-    pid: u32,
-    reach: Option<String>,
-    since: Timestamp,
+/// What the owner of a store says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Card {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// How it can be reached, if it said so.
+    pub reach: Option<String>,
+    /// Since when it owns the store.
+    pub since: Option<Timestamp>,
+}
+
+/// How long those who only look may keep an owner from its lock. Each of them takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an owner may need from its lock to its card.
+const CARD_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Who owns a store right now; none if nobody does, or if there is no store. Changes nothing, and
+/// keeps nobody from becoming the owner. For a moment after a take-over the card may still be that
+/// of the owner before, if that one was killed.
+pub fn owner(path: impl AsRef<Path>) -> Result<Option<Card>, StoreError> {
+    let path = path.as_ref();
+    let of_system = |error: &io::Error| StoreError::of_reading(path, error);
+    let file = path.canonicalize().and_then(|real| File::open(beside(&real)));
+    let mut file = match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(|error| of_system(&error))?,
+    };
+    // Shared, so that those who look do not see each other; an owner shares it with nobody.
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map(|()| None).map_err(|error| of_system(&error)),
+        Err(TryLockError::Error(error)) => Err(of_system(&error)),
+        Err(TryLockError::WouldBlock) => Ok(Some(card(&mut file, CARD_PATIENCE))),
+    }
 }
 
 /// The lock on a store, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Owner {
     file: File,
+    _here: Here,
 }
 
 impl Owner {
     /// Takes the lock, or says who has it.
     pub(crate) fn take(path: &Path, reach: Option<&str>) -> Result<Owner, StoreError> {
         let beside = beside(path);
-        let of_system = |error: &std::io::Error| StoreError::of_system(path, error);
+        let of_system = |error: &io::Error| StoreError::of_system(path, error);
         let mut file = private().truncate(false).open(&beside).map_err(|e| of_system(&e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(owned(path, &mut file)),
-            Err(TryLockError::Error(error)) => return Err(of_system(&error)),
+        if !lock(&file).map_err(|error| of_system(&error))? {
+            let Card { pid, reach, .. } = card(&mut file, Duration::ZERO);
+            return Err(StoreError::Owned { path: path.to_path_buf(), pid, reach });
         }
-        let reach = reach.map(str::to_owned);
-        let card = Card { pid: std::process::id(), reach, since: text::now() };
+        let _here = Here::enter(path);
+        let (pid, reach) = (Some(std::process::id()), reach.map(str::to_owned));
+        let card = Card { pid, reach, since: Some(text::now()) };
         let card = serde_json::to_vec(&card).unwrap_or_default();
         file.set_len(0).and_then(|()| file.write_all(&card)).map_err(|e| of_system(&e))?;
-        Ok(Owner { file })
+        Ok(Owner { file, _here })
     }
 }
 
@@ -52,6 +84,67 @@ impl Drop for Owner {
     }
 }
 
+/// Takes the lock, unless somebody owns it. Whoever only looks is waited for.
+fn lock(file: &File) -> io::Result<bool> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock()?,
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        }
+        if began.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The files this process has open through SQLite, and how often.
+static HERE: Mutex<BTreeMap<PathBuf, usize>> = Mutex::new(BTreeMap::new());
+
+/// As long as it lives, nothing in this process opens the file in any way but through SQLite:
+/// closing it again would drop the locks that SQLite has on it.
+#[derive(Debug)]
+pub(crate) struct Here {
+    path: PathBuf,
+}
+
+impl Here {
+    pub(crate) fn enter(path: &Path) -> Here {
+        *here().entry(path.to_path_buf()).or_default() += 1;
+        Here { path: path.to_path_buf() }
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let mut here = here();
+        if let Some(times) = here.get_mut(&self.path) {
+            *times -= 1;
+            if *times == 0 {
+                here.remove(&self.path);
+            }
+        }
+    }
+}
+
+/// Does something with the file itself, unless this process has it open; and keeps it from that
+/// meanwhile.
+pub(crate) fn unless_here<T>(path: &Path, act: impl FnOnce() -> T) -> Option<T> {
+    let here = here();
+    (!here.contains_key(path)).then(act)
+}
+
+fn here() -> MutexGuard<'static, BTreeMap<PathBuf, usize>> {
+    HERE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A file that is made, if need be, for this user alone: it names tokens, or who may be reached.
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -62,18 +155,29 @@ pub(crate) fn private() -> OpenOptions {
 }
 
 fn beside(path: &Path) -> PathBuf {
+    with_ending(path, ".owner")
+}
+
+/// A file beside another one, by its ending.
+pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".owner");
+    name.push(ending);
     PathBuf::from(name)
 }
 
-fn owned(path: &Path, file: &mut File) -> StoreError {
-    let mut said = String::new();
-    let card = file.read_to_string(&mut said).ok().and_then(|_| serde_json::from_str(&said).ok());
-    let card: Option<Card> = card;
-    StoreError::Owned {
-        path: path.to_path_buf(),
-        pid: card.as_ref().map(|card| card.pid),
-        reach: card.and_then(|card| card.reach),
+/// What the owner says of itself; nothing, if it does not say it in time.
+fn card(file: &mut File, patience: Duration) -> Card {
+    use std::io::{Seek, SeekFrom};
+    let began = Instant::now();
+    loop {
+        let mut said = String::new();
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut said));
+        if let Some(card) = read.ok().and_then(|_| serde_json::from_str(&said).ok()) {
+            return card;
+        }
+        if began.elapsed() >= patience {
+            return Card::default();
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

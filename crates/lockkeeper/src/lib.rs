@@ -32,6 +32,7 @@
 //! | agents that are started, watched and restarted | [`Orchestrator`] |
 //! | tasks that exactly one agent works on | [`Session::claim`] |
 //! | who holds what, who waits, what happened | [`Project`], [`LockManager::subscribe`] |
+//! | a look at a store of another process, or of none | [`Snapshot`], [`store::owner`] |
 //! | messages instead of methods | [`LockActor`] |
 //! | numbers | [`Prometheus`] |
 //!
@@ -72,6 +73,7 @@ pub mod remote;
 mod renewal;
 mod request;
 mod session;
+mod snapshot;
 mod task;
 #[cfg(feature = "remote")]
 pub mod wire;
@@ -79,8 +81,8 @@ pub mod wire;
 /// Stores: what [`LockManager::over`] takes, and the one in SQLite that it takes by default.
 pub mod store {
     pub use lockkeeper_store::{
-        Batch, Claim, MigrationReport, OpenOptions, PruneBefore, Reader, SqliteStore, Store,
-        migrate,
+        Batch, Card, Checkup, Claim, MigrationReport, OpenOptions, PruneBefore, Reader,
+        SqliteStore, Store, check, migrate, owner,
     };
 }
 
@@ -114,4 +116,5 @@ pub use request::{
     UpgradeRequest,
 };
 pub use session::{Closed, Session};
+pub use snapshot::Snapshot;
 pub use task::TaskGuard;

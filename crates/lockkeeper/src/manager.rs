@@ -53,7 +53,8 @@ pub(crate) struct ManagerInner {
     config: Arc<Config>,
     clock: Clock,
     keeping: Keeping,
-    reader: Option<Arc<Mutex<Box<dyn Reader>>>>,
+    /// None in memory, and once the store is closed.
+    reader: Arc<Mutex<Option<Box<dyn Reader>>>>,
     house: ActorRef<House>,
     /// Where actors live, whoever first names their project.
     runtime: Handle,
@@ -179,7 +180,7 @@ impl LockManager {
             config: Arc::new(config),
             clock: Clock::start(),
             keeping,
-            reader: reader.map(|reader| Arc::new(Mutex::new(reader))),
+            reader: Arc::new(Mutex::new(reader)),
             house: House::spawn_with_mailbox((), mailbox::unbounded()),
             runtime: Handle::current(),
             meter,
@@ -249,9 +250,13 @@ impl LockManager {
 
     /// The audit log of all projects, filtered.
     pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
-        let Some(reader) = self.inner.reader.clone() else { return Ok(Vec::new()) };
+        if matches!(self.inner.keeping, Keeping::Volatile(_)) {
+            return Ok(Vec::new());
+        }
+        let reader = self.inner.reader.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            reader.lock().unwrap_or_else(PoisonError::into_inner).audit(&filter)
+            let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            reader.as_mut().map_or(Err(StoreError::Closed), |reader| reader.audit(&filter))
         });
         asked.await.map_err(|_| StoreError::Closed)?
     }
@@ -279,9 +284,14 @@ impl LockManager {
             }
         }
         if let Keeping::Written(writer) = &self.inner.keeping {
-            let writer = writer.clone();
-            // It waits for the disk. A panic in there has been told by the panic hook already.
-            let _ = tokio::task::spawn_blocking(move || writer.close()).await;
+            let (writer, reader) = (writer.clone(), self.inner.reader.clone());
+            // The writer last: who closes the file last puts everything into it. That waits for the
+            // disk. A panic in there has been told by the panic hook already.
+            let _ = tokio::task::spawn_blocking(move || {
+                drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
+                writer.close();
+            })
+            .await;
         }
         let _ = self.inner.house.stop_gracefully().await;
         report.released.retain(|_, released| !released.is_empty());

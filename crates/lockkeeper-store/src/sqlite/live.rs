@@ -1,6 +1,6 @@
 //! The live rows of a project, read; and as much of them as writing needs, kept.
 
-use crate::{error::Trouble, text::parse_time};
+use crate::{error::Trouble, schema::NEWEST, text::parse_time};
 use lockkeeper_core::{
     LockId, LockMode, Queued, RequestId, Resource, ResourceType, SessionId, SessionKind,
     TaskStatus, TicketId, Timestamp, Token,
@@ -92,6 +92,11 @@ const HOLDS: &str = "
 
 impl Rows {
     pub(super) fn read(db: &Connection, project: &str) -> Result<Rows, Trouble> {
+        Rows::read_of(db, project, NEWEST)
+    }
+
+    /// The same of an older schema: what it did not know, it does not have.
+    pub(super) fn read_of(db: &Connection, project: &str, schema: u32) -> Result<Rows, Trouble> {
         let capacities = "SELECT declared_at, resource, capacity FROM resource_capacities
             WHERE project_id = ?1 ORDER BY resource";
         let tasks = "SELECT moved_at, resource, version, status, lock_id FROM tasks
@@ -106,7 +111,10 @@ impl Rows {
             capacities: all(db, capacities, project, |row| {
                 Ok((time(row, 0)?, parsed(row, 1)?, get(row, 2)?))
             })?,
-            tasks: all(db, tasks, project, task)?,
+            tasks: match schema {
+                ..2 => Vec::new(),
+                2.. => all(db, tasks, project, task)?,
+            },
             sessions: all(db, sessions, project, session)?,
             holds: all(db, HOLDS, project, hold)?,
             waits: all(db, waits, project, wait)?,

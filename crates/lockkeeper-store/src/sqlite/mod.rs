@@ -10,6 +10,7 @@
 //! | `memory.rs` | what sessions remember of finished requests, from the audit log |
 //! | `prune.rs` | what is over and old, removed |
 //! | `reader.rs` | questions |
+//! | `snapshot.rs` | questions to a store that is not owned, without changing a byte |
 
 mod details;
 mod live;
@@ -18,6 +19,7 @@ mod memory;
 mod project;
 mod prune;
 mod reader;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,7 @@ use live::Live;
 use lockkeeper_core::{Epoch, Record};
 use project::Projector;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+pub use snapshot::{Checkup, Snapshot, check};
 use std::{
     collections::HashMap,
     io,
@@ -147,7 +150,7 @@ impl SqliteStore {
         let mut reached: Vec<(&Arc<str>, u64)> = Vec::with_capacity(batches.len());
         for batch in batches {
             let before = reached.iter().rev().find(|(project, _)| **project == batch.claim.project);
-            let outcome = check(&transaction, reigns, batch, before.map(|(_, seq)| *seq))?;
+            let outcome = check_batch(&transaction, reigns, batch, before.map(|(_, seq)| *seq))?;
             if outcome.is_ok() {
                 write(&transaction, reigns, batch)?;
                 if let Some(last) = batch.turns.last() {
@@ -426,7 +429,7 @@ fn check_epoch(db: &Connection, claim: &Claim) -> Result<Result<u64, StoreError>
 }
 
 /// Whether a batch may be written: by the newest claim, and next in its reign.
-fn check(
+fn check_batch(
     db: &Connection,
     reigns: &HashMap<Arc<str>, Reigning>,
     batch: &Batch<'_>,

@@ -1,7 +1,9 @@
 //! Questions about what is written, on a connection of their own.
 
 use super::{connect, live};
-use crate::{AuditFilter, AuditRow, Reader, StoreError, error::Trouble, text::TimeText};
+use crate::{
+    AuditFilter, AuditRow, Reader, StoreError, error::Trouble, owner::Here, text::TimeText,
+};
 use lockkeeper_core::{Record, Token};
 use rusqlite::{Connection, OpenFlags, Row, ToSql};
 use std::{
@@ -16,14 +18,16 @@ const LIMIT: usize = 1000;
 pub(super) struct SqliteReader {
     db: Connection,
     path: PathBuf,
+    _here: Here,
 }
 
 impl SqliteReader {
     pub(super) fn open(path: &Path) -> Result<SqliteReader, StoreError> {
+        let _here = Here::enter(path);
         let db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, Duration::from_secs(5))?;
         db.pragma_update(None, "query_only", true)
             .map_err(|error| StoreError::of_sqlite(path, &error))?;
-        Ok(SqliteReader { db, path: path.to_path_buf() })
+        Ok(SqliteReader { db, path: path.to_path_buf(), _here })
     }
 
     fn of(&self, trouble: Trouble, project: Option<&str>) -> StoreError {
@@ -45,7 +49,7 @@ impl Reader for SqliteReader {
     }
 }
 
-fn audit(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditRow>, Trouble> {
+pub(super) fn audit(db: &Connection, filter: &AuditFilter) -> Result<Vec<AuditRow>, Trouble> {
     let mut sql =
         "SELECT id, project_id, event_type, event_time, agent_id, resource, token, details
         FROM audit_log WHERE 1"

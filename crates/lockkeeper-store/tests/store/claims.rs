@@ -30,7 +30,7 @@ fn child_that_owns_a_store() {
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-fn child(path: &Path) -> Child {
+pub(crate) fn child(path: &Path) -> Child {
     let mut child = Program::new(std::env::current_exe().unwrap())
         .args(["--exact", "claims::child_that_owns_a_store", "--nocapture"])
         .env(IN_CHILD, path)

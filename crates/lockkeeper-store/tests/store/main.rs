@@ -7,6 +7,7 @@
 //! | `claims.rs` | one owner at a time, of the file and of the project (I16) |
 //! | `rows.rs` | the rows that chance seldom makes |
 //! | `schema.rs` | migrations, copies, and what the tables refuse by themselves |
+//! | `snapshot.rs` | a look that changes nothing, whoever owns the store |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer.rs` | group commit, and who is told when |
@@ -19,5 +20,6 @@ mod questions;
 mod replays;
 mod rows;
 mod schema;
+mod snapshot;
 mod trouble;
 mod writer;

@@ -119,7 +119,7 @@ fn the_numbered_schema_of_another_program_is_left_alone() {
 }
 
 /// A file as the first release would have left it.
-fn old_file(path: &Path) {
+pub(crate) fn old_file(path: &Path) {
     let db = Connection::open(path).unwrap();
     let text = fs::read_to_string(folder_of_migrations().join("0001_resource_locks.sql")).unwrap();
     db.execute_batch(&text).unwrap();

@@ -191,6 +191,8 @@ fn every_error_says_what_happened_and_what_to_do() {
         ),
         (StoreError::Corrupt { path: path.clone(), detail: detail.clone() }, "restore"),
         (StoreError::Misplaced { path: path.clone(), detail: detail.clone() }, "this detail"),
+        (StoreError::Missing { path: path.clone() }, "first lock"),
+        (StoreError::Unreadable { path: path.clone() }, "right to read"),
         (StoreError::Full { path: path.clone() }, "goes on by itself"),
         (StoreError::ReadOnly { path: path.clone() }, "right to write"),
         (StoreError::Locked { path: path.clone() }, "close whatever else"),

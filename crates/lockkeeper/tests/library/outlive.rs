@@ -4,13 +4,15 @@
 
 use crate::support::{DEMO, Still, file, secs, until};
 use lockkeeper::{
-    Acquire, Answer, AskOptions, CallError, Command, Config, Credential, EndCause, EndSession,
-    Grant, LockActor, LockManager, LockMode, News, OpenSession, Project, Release, RequestId,
-    SessionId, SessionKind, Unavailable,
+    Acquire, Answer, AskOptions, AuditFilter, CallError, Command, Config, Credential, EndCause,
+    EndSession, Grant, List, LockActor, LockManager, LockMode, News, OpenSession, Project, Queue,
+    Release, RequestId, SessionId, SessionKind, Snapshot, StatsNow, Unavailable, WaitGraphNow,
+    store::owner,
 };
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command as Process, Stdio},
     sync::Arc,
 };
@@ -151,14 +153,38 @@ fn other(path: &Path) -> (Child, String, u64, [SessionId; 4]) {
     (child, lock, token, ids.try_into().unwrap())
 }
 
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
+}
+
 /// I2, I9, I12, I17: `kill -9`, and every client finds what it had.
 #[tokio::test]
 async fn a_killed_daemon_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("locks.db");
     let (mut child, lock, token, sessions) = other(&path);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    for is_killed in [false, true] {
+        if is_killed {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // Whoever looks meanwhile sees it as it is on record, and changes nothing.
+        assert_eq!(owner(&path).unwrap().is_none(), is_killed);
+        let before = files(dir.path());
+        let mut snapshot = Snapshot::of(&path).unwrap();
+        assert_eq!(snapshot.projects().unwrap(), [Arc::from(DEMO)]);
+        let grants = snapshot.see(DEMO, &List {}).unwrap();
+        assert_eq!((grants[0].lock.to_string(), grants.len()), (lock.clone(), 1));
+        let queue = snapshot.see(DEMO, &Queue { resource: file("x") }).unwrap();
+        assert_eq!(queue.iter().map(|one| one.session).collect::<Vec<_>>(), sessions[1..]);
+        assert_eq!(snapshot.see(DEMO, &WaitGraphNow {}).unwrap().edges.len(), 3);
+        assert_eq!(snapshot.see("unheard of", &StatsNow {}).unwrap().sessions, 0);
+        assert_eq!(snapshot.audit(&AuditFilter::default()).unwrap().len(), 9);
+        assert_eq!(snapshot.check().unwrap().problems.len(), 0);
+        drop(snapshot);
+        assert_eq!(files(dir.path()), before);
+    }
     let manager = LockManager::open_with(daemon(&path)).await.unwrap();
     goes_on(&manager, sessions, &lock, token).await;
     manager.shutdown().await;
@@ -190,6 +216,7 @@ async fn a_shutdown_ends_nothing() {
     let guarded = manager.session("other", "guarded").await.unwrap();
     let guard = guarded.acquire(file("y")).await.unwrap();
     let (id, y_token) = (guard.id(), guard.token());
+    assert!(!manager.audit(AuditFilter::default()).await.unwrap().is_empty());
     let report = manager.shutdown().await;
     assert_eq!((report.sessions, report.released.len(), report.failed.len()), (0, 0, 0));
     for call in scene.waiting {
