@@ -181,3 +181,38 @@ fn card(file: &mut File, patience: Duration) -> Card {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody looks at the very moment at which somebody else opens.
+    #[test]
+    fn a_look_is_waited_for_and_an_owner_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks.db");
+        drop(Owner::take(&path, None).unwrap());
+        let look = File::open(beside(&path)).unwrap();
+        look.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let (begins, begun) = std::sync::mpsc::channel();
+            let path = &path;
+            let taken = scope.spawn(move || {
+                begins.send(()).unwrap();
+                Owner::take(path, None)
+            });
+            begun.recv().unwrap();
+            // Long enough that it is nearly always found; too short would only find less.
+            std::thread::sleep(Duration::from_millis(30));
+            look.unlock().unwrap();
+            let taken = taken.join().unwrap().unwrap();
+            assert!(look.try_lock_shared().is_err(), "it is owned");
+            let began = Instant::now();
+            let refused = Owner::take(path, None).unwrap_err();
+            assert!(matches!(refused, StoreError::Owned { .. }), "{refused:?}");
+            assert!(began.elapsed() < PATIENCE, "a true owner is told at once");
+            drop(taken);
+        });
+        assert!(look.try_lock_shared().is_ok());
+    }
+}
