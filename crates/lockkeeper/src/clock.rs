@@ -25,6 +25,23 @@ impl Clock {
         Clock { started: Instant::now(), base: Arc::new(AtomicU64::new(millis(wall))) }
     }
 
+    /// Follows the clock of somebody who was asked at a moment, and said what it showed some time
+    /// after that. Shows the same, or a little more, but never less: what was said had lost the
+    /// fraction of a millisecond.
+    #[cfg(feature = "remote")]
+    pub(crate) fn following(asked: Instant, showed: Timestamp) -> Clock {
+        Clock { started: asked, base: Arc::new(AtomicU64::new(showed.0.saturating_add(1))) }
+    }
+
+    /// Follows another one from now on, or the same one started anew. This one is never set back,
+    /// so the other may be behind: returns by how much.
+    #[cfg(feature = "remote")]
+    pub(crate) fn follow(&self, asked: Instant, showed: Timestamp) -> u64 {
+        let since_start = millis(asked.saturating_duration_since(self.started));
+        let wanted = showed.0.saturating_add(1).saturating_sub(since_start);
+        self.base.fetch_max(wanted, Ordering::Relaxed).saturating_sub(wanted)
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         let base = self.base.load(Ordering::Relaxed);
         Timestamp(base.saturating_add(millis(self.started.elapsed())))
@@ -58,6 +75,43 @@ pub(crate) fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// I14: whatever the fractions, and however long the answer took.
+    #[cfg(feature = "remote")]
+    #[tokio::test(start_paused = true)]
+    async fn one_that_follows_is_never_behind() {
+        let micros = Duration::from_micros;
+        for (ahead, travel, later) in
+            [(0, 0, 1_000), (999, 0, 1), (1, 1, 998), (500, 3_700, 300), (999, 999, 2_001)]
+        {
+            // The other clock started that much earlier than whole milliseconds of ours.
+            let other = Instant::now() - micros(5_000_000 + ahead);
+            let shows = |other: Instant| Timestamp(millis(other.elapsed()));
+            let asked = Instant::now();
+            tokio::time::advance(micros(travel)).await;
+            let clock = Clock::following(asked, shows(other));
+            let kept = Clock::following(asked, Timestamp(1));
+            assert_eq!(kept.follow(asked, shows(other)), 0);
+            tokio::time::advance(micros(later)).await;
+            for clock in [clock, kept] {
+                assert!(clock.now() >= shows(other), "{ahead} {travel} {later}");
+                assert!(clock.now().since(shows(other)) <= 2 + travel / 1_000);
+            }
+        }
+    }
+
+    /// The other one was started anew and shows an earlier time: ours goes on, and knows by how
+    /// much it is ahead.
+    #[cfg(feature = "remote")]
+    #[tokio::test(start_paused = true)]
+    async fn one_that_follows_is_not_set_back() {
+        let clock = Clock::following(Instant::now(), Timestamp(10_000));
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(clock.follow(Instant::now(), Timestamp(7_000)), 3_500);
+        assert_eq!(clock.now(), Timestamp(10_501));
+        assert_eq!(clock.follow(Instant::now(), Timestamp(20_000)), 0);
+        assert_eq!(clock.now(), Timestamp(20_001));
+    }
 
     #[test]
     fn it_is_raised_but_never_goes_back() {

@@ -27,6 +27,8 @@ pub enum Unavailable {
         /// Its words.
         said: Arc<str>,
     },
+    /// A project of a daemon has no lock actor in this process.
+    Elsewhere,
     /// The daemon cannot be reached: where, and why not.
     Unreachable(Arc<str>),
 }
@@ -42,6 +44,9 @@ impl fmt::Display for Unavailable {
             Unavailable::Crashed => {
                 f.write_str("the project's lock actor keeps dying: look into the log")
             }
+            Unavailable::Elsewhere => f.write_str(
+                "the locks are at a daemon, and so is their actor: use sessions and projects",
+            ),
             Unavailable::Daemon { said, .. } => f.write_str(said),
             Unavailable::Unreachable(why) => write!(f, "the daemon cannot be reached: {why}"),
         }
@@ -113,7 +118,8 @@ impl CallError {
         match self {
             CallError::Refused(refusal) => refusal.retryable(),
             CallError::Unavailable(unavailable) => {
-                !matches!(unavailable, Unavailable::ShutDown | Unavailable::Crashed)
+                use Unavailable::{Crashed, Elsewhere, ShutDown};
+                !matches!(unavailable, ShutDown | Crashed | Elsewhere)
             }
         }
     }

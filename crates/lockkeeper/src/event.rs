@@ -2,7 +2,7 @@
 
 use lockkeeper_core::Event;
 use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 use tokio::sync::broadcast;
 
 /// An event and the project it happened in. As JSON it is one flat object.
@@ -29,6 +29,10 @@ pub enum Heard {
 pub struct Events {
     heard: broadcast::Receiver<Arc<ProjectEvent>>,
     project: Option<Arc<str>>,
+    /// What comes from afar may have lost some on the way: the last number of each project.
+    far: Option<HashMap<Arc<str>, u64>>,
+    /// An event behind a gap, until the gap is told.
+    kept: Option<Arc<ProjectEvent>>,
 }
 
 impl Events {
@@ -36,15 +40,32 @@ impl Events {
         heard: broadcast::Receiver<Arc<ProjectEvent>>,
         project: Option<Arc<str>>,
     ) -> Events {
-        Events { heard, project }
+        Events { heard, project, far: None, kept: None }
+    }
+
+    /// From a daemon: what is lost with a connection shows in the numbers.
+    #[cfg(feature = "remote")]
+    pub(crate) fn far(
+        heard: broadcast::Receiver<Arc<ProjectEvent>>,
+        project: Option<Arc<str>>,
+    ) -> Events {
+        Events { heard, project, far: Some(HashMap::new()), kept: None }
     }
 
     /// Waits for the next one; `None` when the manager is gone.
     pub async fn next(&mut self) -> Option<Heard> {
+        if let Some(event) = self.kept.take() {
+            return Some(Heard::Event(event));
+        }
         loop {
             match self.heard.recv().await {
-                Ok(event) if self.concerns(&event) => return Some(Heard::Event(event)),
-                Ok(_) => {}
+                Ok(event) => {
+                    if let Some(heard) = self.hear(event) {
+                        return Some(heard);
+                    }
+                }
+                // It will show in the numbers.
+                Err(broadcast::error::RecvError::Lagged(_)) if self.far.is_some() => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
                     return Some(Heard::Missed(missed));
                 }
@@ -55,15 +76,42 @@ impl Events {
 
     /// The next one, if it has happened already.
     pub fn try_next(&mut self) -> Option<Heard> {
+        if let Some(event) = self.kept.take() {
+            return Some(Heard::Event(event));
+        }
         loop {
             match self.heard.try_recv() {
-                Ok(event) if self.concerns(&event) => return Some(Heard::Event(event)),
-                Ok(_) => {}
+                Ok(event) => {
+                    if let Some(heard) = self.hear(event) {
+                        return Some(heard);
+                    }
+                }
+                Err(broadcast::error::TryRecvError::Lagged(_)) if self.far.is_some() => {}
                 Err(broadcast::error::TryRecvError::Lagged(missed)) => {
                     return Some(Heard::Missed(missed));
                 }
                 Err(_) => return None,
             }
+        }
+    }
+
+    /// An event, or first how many before it are gone. One that was heard before is not heard again.
+    fn hear(&mut self, event: Arc<ProjectEvent>) -> Option<Heard> {
+        if !self.concerns(&event) {
+            return None;
+        }
+        let Some(far) = &mut self.far else { return Some(Heard::Event(event)) };
+        let seq = event.event.seq;
+        match far.insert(event.project_id.clone(), seq) {
+            Some(last) if seq <= last => {
+                far.insert(event.project_id.clone(), last);
+                None
+            }
+            Some(last) if seq > last + 1 => {
+                self.kept = Some(event);
+                Some(Heard::Missed(seq - last - 1))
+            }
+            _ => Some(Heard::Event(event)),
         }
     }
 

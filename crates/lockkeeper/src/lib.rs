@@ -62,6 +62,8 @@ mod event;
 mod fate;
 mod fence;
 mod guard;
+mod house;
+mod line;
 mod manager;
 mod metrics;
 mod orchestrator;
@@ -75,6 +77,7 @@ mod request;
 mod session;
 mod snapshot;
 mod task;
+mod told;
 #[cfg(feature = "remote")]
 pub mod wire;
 

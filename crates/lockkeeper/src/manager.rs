@@ -1,25 +1,21 @@
-//! The manager: opens the store, starts and supervises one lock actor per project, and hands out
-//! sessions.
+//! The manager: opens a store, or connects to a daemon that has, and hands out sessions.
 
 use crate::{
     LockActor,
-    actor::{Keeping, LockActorArgs, OpenOwned, Shared, Shutdown, ShutdownDone},
+    actor::Keeping,
     clock::Clock,
     config::Config,
     error::{AcquireError, CallError, SessionError, Unavailable},
-    event::{Events, ProjectEvent},
+    event::Events,
     guard::{HoldState, LockGuard},
+    house::House,
+    line::Line,
     metrics::Meter,
     project::Project,
     renewal::{Renewal, renew_in_time},
     session::{Owner, Session},
 };
-use kameo::{
-    actor::{Actor, ActorId, ActorRef, Spawn, WeakActorRef},
-    error::{ActorStopReason, Infallible, SendError},
-    mailbox,
-    supervision::RestartPolicy,
-};
+use kameo::actor::ActorRef;
 use lockkeeper_core::{Holder, Lineage, OpenSession, Resource, SessionKind};
 use lockkeeper_store::{
     AuditFilter, AuditRow, Durability, OpenOptions, Reader, SqliteStore, Store, StoreError, Writer,
@@ -29,15 +25,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     future::IntoFuture,
-    ops::ControlFlow,
     path::Path,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
-use tokio::{
-    runtime::Handle,
-    sync::{broadcast, mpsc, watch},
-};
+use tokio::sync::mpsc;
 
 /// Hands out sessions of projects. Cheap to clone; all clones are the same manager.
 ///
@@ -50,79 +41,23 @@ pub struct LockManager {
 }
 
 pub(crate) struct ManagerInner {
-    config: Arc<Config>,
-    clock: Clock,
-    keeping: Keeping,
-    /// None in memory, and once the store is closed.
-    reader: Arc<Mutex<Option<Box<dyn Reader>>>>,
-    house: ActorRef<House>,
-    /// Where actors live, whoever first names their project.
-    runtime: Handle,
-    meter: Arc<Meter>,
-    events: broadcast::Sender<Arc<ProjectEvent>>,
-    projects: Mutex<HashMap<Arc<str>, Started>>,
+    end: End,
     /// Sessions opened by an agent's name alone, while anything of them lives.
     by_agent: Mutex<HashMap<AgentOf, Weak<Owner>>>,
     renewals: mpsc::UnboundedSender<Renewal>,
 }
 
-/// A project's actor, once it runs.
-type Started = watch::Receiver<Option<Running>>;
+/// Where the locks of a manager are.
+pub(crate) enum End {
+    /// In this process.
+    House(House),
+    /// At a daemon.
+    #[cfg(feature = "remote")]
+    Far(Arc<crate::remote::Link>),
+}
 
 /// A project and an agent's name.
 type AgentOf = (Arc<str>, Arc<str>);
-
-/// A project whose actor runs.
-#[derive(Clone)]
-pub(crate) struct Running {
-    pub(crate) actor: ActorRef<LockActor>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) name: Arc<str>,
-}
-
-/// Starts a project's actor under supervision.
-async fn start(house: ActorRef<House>, args: LockActorArgs) -> Running {
-    let (name, shared) = (args.project.clone(), args.shared.clone());
-    // It is never given up: what cannot be written is told to whoever asks, again and again.
-    let actor = LockActor::supervise_with(&house, move || args.clone())
-        .restart_policy(RestartPolicy::Transient)
-        .restart_limit(u32::MAX, Duration::from_secs(1))
-        .spawn_with_mailbox(mailbox::unbounded())
-        .await;
-    actor.wait_for_startup().await;
-    Running { actor, shared, name }
-}
-
-/// Waits until it runs; not at all, if whoever starts it is gone.
-async fn run_by(mut started: Started) -> Option<Running> {
-    let running = started.wait_for(Option::is_some).await.ok()?;
-    running.clone()
-}
-
-/// Supervises the lock actors, and nothing else.
-struct House;
-
-impl Actor for House {
-    type Args = ();
-    type Error = Infallible;
-
-    fn name() -> &'static str {
-        "House"
-    }
-
-    async fn on_start((): (), _: ActorRef<Self>) -> Result<Self, Infallible> {
-        Ok(House)
-    }
-
-    async fn on_link_died(
-        &mut self,
-        _: WeakActorRef<Self>,
-        _: ActorId,
-        _: ActorStopReason,
-    ) -> Result<ControlFlow<ActorStopReason>, Infallible> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
 
 impl LockManager {
     /// Opens a store, which is made if it is not there, and migrated if it is old.
@@ -173,22 +108,13 @@ impl LockManager {
         meter: Arc<Meter>,
         config: Config,
     ) -> LockManager {
-        let (events, _) = broadcast::channel(config.events_capacity.max(1));
+        LockManager::of(End::House(House::new(keeping, reader, meter, config)))
+    }
+
+    pub(crate) fn of(end: End) -> LockManager {
         let (renewals, asked) = mpsc::unbounded_channel();
         tokio::spawn(renew_in_time(asked));
-        let inner = ManagerInner {
-            config: Arc::new(config),
-            clock: Clock::start(),
-            keeping,
-            reader: Arc::new(Mutex::new(reader)),
-            house: House::spawn_with_mailbox((), mailbox::unbounded()),
-            runtime: Handle::current(),
-            meter,
-            events,
-            projects: Mutex::default(),
-            by_agent: Mutex::default(),
-            renewals,
-        };
+        let inner = ManagerInner { end, by_agent: Mutex::default(), renewals };
         LockManager { inner: Arc::new(inner) }
     }
 
@@ -200,13 +126,14 @@ impl LockManager {
 
     /// A project: its views and what an administrator may do.
     pub async fn project(&self, project: &str) -> Result<Project, Unavailable> {
-        let running = self.inner.running(project).await?;
-        Ok(Project::new(self.clone(), running))
+        let line = self.inner.line(project).await?;
+        Ok(Project::new(self.clone(), line))
     }
 
-    /// The address of a project's lock actor, for whoever prefers messages.
+    /// The address of a project's lock actor, for whoever prefers messages. A manager that is
+    /// connected to a daemon has none: [`Unavailable::Elsewhere`].
     pub async fn lock_actor(&self, project: &str) -> Result<ActorRef<LockActor>, Unavailable> {
-        Ok(self.inner.running(project).await?.actor)
+        self.inner.line(project).await?.actor().cloned()
     }
 
     /// Acquires an exclusive lock for an agent by its name, in the way of the earlier registries.
@@ -245,55 +172,27 @@ impl LockManager {
 
     /// Everything that happens from now on, in all projects.
     pub fn subscribe(&self) -> Events {
-        Events::new(self.inner.events.subscribe(), None)
+        self.inner.subscribe(None)
     }
 
     /// The audit log of all projects, filtered.
     pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
-        if matches!(self.inner.keeping, Keeping::Volatile(_)) {
-            return Ok(Vec::new());
+        match &self.inner.end {
+            End::House(house) => house.audit(filter).await,
+            #[cfg(feature = "remote")]
+            End::Far(link) => link.audit(filter).await,
         }
-        let reader = self.inner.reader.clone();
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            reader.as_mut().map_or(Err(StoreError::Closed), |reader| reader.audit(&filter))
-        });
-        asked.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Ends all sessions of this process in order, closes the store, and tells what was released.
     /// Whoever still waits is refused; guards that are dropped later do nothing. With
     /// [`Config::attached_outlive`] nothing ends: all of it stays on record for the next process.
     pub async fn shutdown(self) -> ShutdownReport {
-        let projects: Vec<(Arc<str>, Started)> = {
-            let projects = self.inner.projects.lock().unwrap_or_else(PoisonError::into_inner);
-            projects.iter().map(|(name, started)| (name.clone(), started.clone())).collect()
+        let mut report = match &self.inner.end {
+            End::House(house) => house.shut_down().await,
+            #[cfg(feature = "remote")]
+            End::Far(link) => link.shut_down().await,
         };
-        let mut report = ShutdownReport::default();
-        for (name, started) in projects {
-            let Some(running) = run_by(started).await else { continue };
-            match shut_down(&running).await {
-                Ok(done) => {
-                    report.sessions += done.ended;
-                    report.failed.extend(done.failed.map(|failed| (name.clone(), failed)));
-                    report.released.insert(name, done.released);
-                }
-                Err(failed) => {
-                    report.failed.insert(name, failed);
-                }
-            }
-        }
-        if let Keeping::Written(writer) = &self.inner.keeping {
-            let (writer, reader) = (writer.clone(), self.inner.reader.clone());
-            // The writer last: who closes the file last puts everything into it. That waits for the
-            // disk. A panic in there has been told by the panic hook already.
-            let _ = tokio::task::spawn_blocking(move || {
-                drop(reader.lock().unwrap_or_else(PoisonError::into_inner).take());
-                writer.close();
-            })
-            .await;
-        }
-        let _ = self.inner.house.stop_gracefully().await;
         report.released.retain(|_, released| !released.is_empty());
         report
     }
@@ -301,21 +200,14 @@ impl LockManager {
 
 impl fmt::Debug for LockManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockManager").field("config", &self.inner.config).finish_non_exhaustive()
+        let mut debug = f.debug_struct("LockManager");
+        match &self.inner.end {
+            End::House(house) => debug.field("config", house.config()),
+            #[cfg(feature = "remote")]
+            End::Far(link) => debug.field("daemon", link.address()),
+        };
+        debug.finish_non_exhaustive()
     }
-}
-
-/// Ends a project's sessions; asks again if the actor was restarted meanwhile.
-async fn shut_down(running: &Running) -> Result<ShutdownDone, Unavailable> {
-    for _ in 0..OPEN_MAX {
-        match running.actor.ask(Shutdown).send().await {
-            Ok(done) => return Ok(done),
-            // Somebody else has shut it down.
-            Err(SendError::ActorNotRunning(_)) => return Ok(ShutdownDone::default()),
-            Err(_) => {}
-        }
-    }
-    Err(Unavailable::Crashed)
 }
 
 /// What a shutdown ended.
@@ -378,46 +270,16 @@ impl SessionRequest {
 
     async fn run(self) -> Result<Session, SessionError> {
         let SessionRequest { manager, project, open } = self;
-        let running = manager.inner.running(&project).await.map_err(CallError::from)?;
-        for _ in 0..OPEN_MAX {
-            match running.actor.ask(open_owned(&manager, &running, &open)).send().await {
-                Ok(session) => return Ok(session),
-                Err(SendError::HandlerError(error)) => return Err(error.into()),
-                Err(SendError::ActorNotRunning(_)) => {
-                    return Err(CallError::from(Unavailable::ShutDown).into());
-                }
-                // It died before it answered; if the session was open, it is closed again.
-                Err(_) => {}
-            }
-        }
-        Err(CallError::from(Unavailable::Crashed).into())
-    }
-}
-
-/// How often a session is asked for because the actor died before it answered.
-const OPEN_MAX: usize = 16;
-
-/// Opens a session whose handle is made where the answer is: should nobody take it, it closes the
-/// session.
-fn open_owned(manager: &LockManager, running: &Running, open: &OpenSession) -> OpenOwned {
-    let (running, agent) = (running.clone(), open.agent.clone());
-    let (clock, manager) = (manager.inner.clock.clone(), manager.inner.clone());
-    let attached = open.kind == SessionKind::Attached;
-    let make = move |session| {
-        let names = (running.name.clone(), agent);
-        let book = (running.shared.book.clone(), clock);
-        let owner = Owner::new(running.actor, names, session, book, Some(manager), attached);
-        Session { owner: Arc::new(owner) }
-    };
-    OpenOwned { open: open.clone(), make: Box::new(make) }
-}
-
-/// What an ask may end in, as this crate tells it.
-pub(crate) fn flat<M>(error: SendError<M, CallError>) -> CallError {
-    match error {
-        SendError::HandlerError(error) => error,
-        SendError::ActorNotRunning(_) => Unavailable::ShutDown.into(),
-        _ => Unavailable::Crashed.into(),
+        let line = manager.inner.line(&project).await.map_err(CallError::from)?;
+        let (clock, inner) = (manager.inner.clock().clone(), manager.inner.clone());
+        let (agent, of) = (open.agent.clone(), line.clone());
+        let attached = open.kind == SessionKind::Attached;
+        let make = move |session| {
+            let (line, agent, clock) = (of.clone(), agent.clone(), clock.clone());
+            let owner = Owner::new(line, agent, session, clock, Some(inner.clone()), attached);
+            Session { owner: Arc::new(owner) }
+        };
+        Ok(line.open(&open, make).await?)
     }
 }
 
@@ -431,48 +293,24 @@ impl IntoFuture for SessionRequest {
 }
 
 impl ManagerInner {
-    /// The project's actor; started, if this is the first word about it. It is started by a task of
-    /// its own, so that it is started once, whoever stops waiting.
-    pub(crate) async fn running(&self, project: &str) -> Result<Running, Unavailable> {
-        if !self.house.is_alive() {
-            return Err(Unavailable::ShutDown);
+    /// The way to a project.
+    pub(crate) async fn line(&self, project: &str) -> Result<Line, Unavailable> {
+        match &self.end {
+            End::House(house) => Ok(house.running(project).await?.into()),
+            #[cfg(feature = "remote")]
+            End::Far(link) => Ok(Line::Wire(link.project(project)?)),
         }
-        let started = {
-            let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-            match projects.get(project) {
-                Some(started) => started.clone(),
-                None => {
-                    let (name, (tell, started)) = (Arc::from(project), watch::channel(None));
-                    projects.insert(Arc::clone(&name), started.clone());
-                    let (house, args) = (self.house.clone(), self.args_of(name));
-                    self.runtime
-                        .spawn(async move { tell.send_replace(Some(start(house, args).await)) });
-                    started
-                }
-            }
-        };
-        run_by(started).await.ok_or(Unavailable::ShutDown)
     }
 
-    /// The projects whose actors were started.
-    pub(crate) fn started(&self) -> Vec<Arc<str>> {
-        let projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        projects.keys().cloned().collect()
+    pub(crate) fn end(&self) -> &End {
+        &self.end
     }
 
-    pub(crate) fn keeping(&self) -> &Keeping {
-        &self.keeping
-    }
-
-    fn args_of(&self, project: Arc<str>) -> LockActorArgs {
-        LockActorArgs {
-            project,
-            keeping: self.keeping.clone(),
-            config: self.config.clone(),
-            clock: self.clock.clone(),
-            shared: Arc::default(),
-            events: self.events.clone(),
-            meter: self.meter.clone(),
+    fn clock(&self) -> &Clock {
+        match &self.end {
+            End::House(house) => house.clock(),
+            #[cfg(feature = "remote")]
+            End::Far(link) => link.clock(),
         }
     }
 
@@ -481,8 +319,12 @@ impl ManagerInner {
         by_agent.get(key).and_then(Weak::upgrade)
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ProjectEvent>> {
-        self.events.subscribe()
+    pub(crate) fn subscribe(&self, project: Option<Arc<str>>) -> Events {
+        match &self.end {
+            End::House(house) => Events::new(house.subscribe(), project),
+            #[cfg(feature = "remote")]
+            End::Far(link) => Events::far(link.subscribe(), project),
+        }
     }
 
     pub(crate) fn keep_alive(&self, owner: &Arc<Owner>, state: &Arc<HoldState>) {
@@ -492,28 +334,13 @@ impl ManagerInner {
     }
 }
 
+#[cfg(feature = "remote")]
 impl Drop for ManagerInner {
-    /// Everything of it is gone: no handle, session or guard. Their sessions have been told to end
-    /// before; the actors stop behind that, and with the last of them the writer.
+    /// Everything of it is gone: no handle, session or guard.
     fn drop(&mut self) {
-        let projects = self.projects.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for started in projects.values() {
-            if let Some(running) = &*started.borrow() {
-                let _ = running.actor.tell(Shutdown).try_send();
-            }
+        if let End::Far(link) = &self.end {
+            link.close();
         }
-        let _ = self.house.tell(Leave).try_send();
-    }
-}
-
-/// Tells the supervisor to go.
-struct Leave;
-
-impl kameo::message::Message<Leave> for House {
-    type Reply = ();
-
-    async fn handle(&mut self, _: Leave, ctx: &mut kameo::message::Context<Self, ()>) {
-        ctx.stop();
     }
 }
 

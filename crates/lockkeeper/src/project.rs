@@ -1,17 +1,17 @@
 //! A project's views, and what an administrator may do to it.
 
 use crate::{
-    LockManager, SessionRequest,
+    LockActor, LockManager, SessionRequest,
     error::{AdminError, CallError, Unavailable},
     event::Events,
     guard::unexpected,
-    manager::{Running, flat},
+    line::Line,
     question::{
         ContentionNow, Inspect, Leases, List, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks,
         WaitGraphNow,
     },
 };
-use kameo::{actor::ActorRef, error::SendError};
+use kameo::actor::ActorRef;
 use lockkeeper_core::{
     Answer, Command, Contention, DeclareCapacity, ForceUnlock, Holder, Inspection, LeaseCounts,
     ReleaseAll, Resource, SessionView, Stats, Task, WaitGraph, Waiter,
@@ -23,53 +23,38 @@ use std::{fmt, time::Duration};
 #[derive(Clone)]
 pub struct Project {
     manager: LockManager,
-    running: Running,
+    line: Line,
 }
 
 impl fmt::Debug for Project {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Project").field("name", &self.running.name).finish_non_exhaustive()
+        f.debug_struct("Project").field("name", self.line.project()).finish_non_exhaustive()
     }
 }
 
-/// Asks the actor a question, again if it was restarted meanwhile.
-macro_rules! see {
-    ($project:expr, $question:expr) => {{
-        let question = $question;
-        loop {
-            match $project.running.actor.ask(question.clone()).send().await {
-                Ok(seen) => break Ok(seen),
-                Err(SendError::HandlerError(why)) => break Err(why),
-                Err(SendError::ActorNotRunning(_)) => break Err(Unavailable::ShutDown),
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
-    }};
-}
-
 impl Project {
-    pub(crate) fn new(manager: LockManager, running: Running) -> Project {
-        Project { manager, running }
+    pub(crate) fn new(manager: LockManager, line: Line) -> Project {
+        Project { manager, line }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.running.name
+        self.line.project()
     }
 
     /// Opens a session in it.
     pub fn session(&self, agent: &str) -> SessionRequest {
-        self.manager.session(&self.running.name, agent)
+        self.manager.session(self.line.project(), agent)
     }
 
-    /// The address of its lock actor.
-    pub fn actor(&self) -> &ActorRef<crate::LockActor> {
-        &self.running.actor
+    /// The address of its lock actor; if it is in a daemon, there is none here.
+    pub fn actor(&self) -> Result<&ActorRef<LockActor>, Unavailable> {
+        self.line.actor()
     }
 
     /// Everything that happens in it from now on.
     pub fn subscribe(&self) -> Events {
-        Events::new(self.manager.inner().subscribe(), Some(self.running.name.clone()))
+        self.manager.inner().subscribe(Some(self.line.project().clone()))
     }
 
     /// Whether anybody holds the resource.
@@ -100,42 +85,42 @@ impl Project {
         &self,
         resource: impl Into<Resource>,
     ) -> Result<Option<Inspection>, Unavailable> {
-        see!(self, Inspect { resource: resource.into() })
+        self.line.see(Inspect { resource: resource.into() }).await
     }
 
     /// All holds, by resource.
     pub async fn list(&self) -> Result<Vec<Holder>, Unavailable> {
-        see!(self, List {})
+        self.line.see(List {}).await
     }
 
     /// Who waits for the resource, the next first.
     pub async fn queue(&self, resource: impl Into<Resource>) -> Result<Vec<Waiter>, Unavailable> {
-        see!(self, Queue { resource: resource.into() })
+        self.line.see(Queue { resource: resource.into() }).await
     }
 
     /// Every open session.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, Unavailable> {
-        see!(self, Sessions {})
+        self.line.see(Sessions {}).await
     }
 
     /// Who waits for whom.
     pub async fn wait_graph(&self) -> Result<WaitGraph, Unavailable> {
-        see!(self, WaitGraphNow {})
+        self.line.see(WaitGraphNow {}).await
     }
 
     /// The resources people wait for, the longest queue first.
     pub async fn contention(&self) -> Result<Vec<Contention>, Unavailable> {
-        see!(self, ContentionNow {})
+        self.line.see(ContentionNow {}).await
     }
 
     /// The size of the lock table.
     pub async fn stats(&self) -> Result<Stats, Unavailable> {
-        see!(self, StatsNow {})
+        self.line.see(StatsNow {}).await
     }
 
     /// The holds that are at least this old.
     pub async fn find_stale(&self, older_than: Duration) -> Result<Vec<Holder>, Unavailable> {
-        see!(self, Stale { older_than })
+        self.line.see(Stale { older_than }).await
     }
 
     /// How many leases there are, end soon, or have gone on for long.
@@ -144,22 +129,22 @@ impl Project {
         soon: Duration,
         long: Duration,
     ) -> Result<LeaseCounts, Unavailable> {
-        see!(self, Leases { soon, long })
+        self.line.see(Leases { soon, long }).await
     }
 
     /// A task with its version, if anybody has heard of it.
     pub async fn task(&self, task: &str) -> Result<Option<Task>, Unavailable> {
-        see!(self, TaskNow { task: Resource::task(task) })
+        self.line.see(TaskNow { task: Resource::task(task) }).await
     }
 
     /// All tasks, in order.
     pub async fn tasks(&self) -> Result<Vec<Task>, Unavailable> {
-        see!(self, Tasks {})
+        self.line.see(Tasks {}).await
     }
 
     /// The project's audit log, filtered.
     pub async fn audit(&self, filter: AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
-        let project = Some(self.running.name.to_string());
+        let project = Some(self.line.project().to_string());
         self.manager.audit(AuditFilter { project, ..filter }).await
     }
 
@@ -212,6 +197,6 @@ impl Project {
     }
 
     async fn do_it(&self, command: Command) -> Result<Answer, CallError> {
-        self.running.actor.ask(command).send().await.map_err(flat)
+        self.line.do_it(command).await
     }
 }

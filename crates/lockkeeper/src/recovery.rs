@@ -1,14 +1,23 @@
 //! All projects of a store at once, for a daemon: what it finds there goes on when it starts.
+#![cfg_attr(
+    not(feature = "remote"),
+    allow(clippy::infallible_destructuring_match, reason = "with it there are two ends")
+)]
 
-use crate::{LockManager, actor::Keeping, error::Unavailable};
+use crate::{LockManager, actor::Keeping, error::Unavailable, manager::End};
 use lockkeeper_store::StoreError;
 use std::{collections::BTreeSet, sync::Arc};
 
 impl LockManager {
     /// The names of all projects, in order: those the store knows, and those that were started.
     pub async fn projects(&self) -> Result<Vec<Arc<str>>, StoreError> {
-        let mut names: BTreeSet<Arc<str>> = self.inner().started().into_iter().collect();
-        names.extend(self.inner().keeping().projects().await?);
+        let house = match self.inner().end() {
+            End::House(house) => house,
+            #[cfg(feature = "remote")]
+            End::Far(link) => return link.projects().await,
+        };
+        let mut names: BTreeSet<Arc<str>> = house.started().into_iter().collect();
+        names.extend(house.keeping().projects().await?);
         Ok(names.into_iter().collect())
     }
 
@@ -23,7 +32,7 @@ impl LockManager {
             error => Unavailable::NotServing(error),
         })?;
         for name in &names {
-            self.inner().running(name).await?;
+            self.inner().line(name).await?;
         }
         Ok(names)
     }

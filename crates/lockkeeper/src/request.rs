@@ -2,11 +2,11 @@
 //! back, at whatever point that happens.
 
 use crate::{
-    actor::Told,
     error::{AcquireError, CallError, ConvertError, TaskError, Unavailable},
     guard::{LockGuard, LockGuards, unexpected},
     session::Owner,
     task::TaskGuard,
+    told::Told,
 };
 use lockkeeper_core::{
     Acquire, AcquireAll, Answer, AskOptions, Cancel, CancelTarget, ClaimTasks, Command, LockMode,

@@ -1,15 +1,14 @@
 //! Sessions: one incarnation of an agent, the unit of ownership and of liveness.
 
 use crate::{
-    LockActor,
-    actor::{Ask, KeepAlive, Owed, Told},
     clock::{Clock, random},
-    error::{CallError, SessionError, TaskError, Unavailable},
-    guard::{GuardBook, HoldState, unexpected},
+    error::{CallError, SessionError, TaskError},
+    guard::{HoldState, unexpected},
+    line::Line,
     manager::ManagerInner,
     request::{AcquireAllRequest, AcquireRequest, ClaimBatchRequest, ClaimRequest},
+    told::Told,
 };
-use kameo::{actor::ActorRef, error::SendError};
 use lockkeeper_core::{
     Answer, Command, DeclareWait, EndCause, EndSession, Grant, LockMode, RequestId, Resource,
     SessionId, Task, WithdrawWait,
@@ -22,18 +21,12 @@ use std::{
     },
 };
 
-/// How often one request is asked again because the actor died before it answered. Whoever made it
-/// die is told so; these are the deaths that others brought about.
-const ASK_MAX: usize = 10_000;
-
-/// Who owns holds: a session, and the way to its actor. Guards, requests and the session's handles
+/// Who owns holds: a session, and the way to its lock table. Guards, requests and the session's handles
 /// share it; when the last of them is gone, the session ends.
 pub(crate) struct Owner {
-    actor: ActorRef<LockActor>,
-    project: Arc<str>,
+    line: Line,
     agent: Arc<str>,
     session: SessionId,
-    book: Arc<GuardBook>,
     clock: Clock,
     /// Keeps the manager while anything is held. An owner made for a single message has none.
     manager: Option<Arc<ManagerInner>>,
@@ -46,20 +39,18 @@ pub(crate) struct Owner {
 
 impl Owner {
     pub(crate) fn new(
-        actor: ActorRef<LockActor>,
-        names: (Arc<str>, Arc<str>),
+        line: Line,
+        agent: Arc<str>,
         session: SessionId,
-        book: (Arc<GuardBook>, Clock),
+        clock: Clock,
         manager: Option<Arc<ManagerInner>>,
         attached: bool,
     ) -> Owner {
         Owner {
-            actor,
-            project: names.0,
-            agent: names.1,
+            line,
+            agent,
             session,
-            book: book.0,
-            clock: book.1,
+            clock,
             manager,
             attached,
             ended: AtomicBool::new(false),
@@ -77,7 +68,7 @@ impl Owner {
     }
 
     pub(crate) fn hold(&self, grant: &Grant) -> Arc<HoldState> {
-        self.book.enter(grant, self.clock.clone())
+        self.line.book().enter(grant, self.session, self.clock.clone())
     }
 
     /// A name for a request, so that it can be asked again, or taken back, without effect.
@@ -95,14 +86,13 @@ impl Owner {
 
     /// Renews a lease that renews itself.
     pub(crate) fn renew(self: &Arc<Owner>, state: Arc<HoldState>) {
-        let _ = self.actor.tell(KeepAlive { owner: self.clone(), state }).try_send();
+        self.line.renew(self, state);
     }
 
-    /// Something that must happen, whatever becomes of the actor meanwhile. Needs neither a
+    /// Something that must happen, whatever becomes of the other end meanwhile. Needs neither a
     /// runtime nor room in a mailbox.
     pub(crate) fn owe(&self, command: Command) {
-        // Where the actor has stopped for good, its shutdown has ended the session before.
-        let _ = self.actor.tell(Owed { command }).try_send();
+        self.line.owe(command);
     }
 
     /// Asks for something that gives no guard.
@@ -113,24 +103,13 @@ impl Owner {
         }
     }
 
-    /// Asks, and asks again if the actor was restarted before it answered; counts how often.
+    /// Asks, and asks again if there was no answer but may be one; counts how often.
     pub(crate) async fn tell_me(
         self: &Arc<Owner>,
         command: Command,
         tries: &mut usize,
     ) -> Result<Told, CallError> {
-        while *tries < ASK_MAX {
-            *tries += 1;
-            let ask = Ask { command: command.clone(), owner: self.clone() };
-            match self.actor.ask(ask).send().await {
-                Ok(told) => return Ok(told),
-                Err(SendError::HandlerError(error)) => return Err(error),
-                Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),
-                // The table it is rebuilt with knows the request by its id.
-                Err(_) => {}
-            }
-        }
-        Err(Unavailable::Crashed.into())
+        self.line.ask(self, command, tries).await
     }
 
     pub(crate) fn mark_ended(&self) {
@@ -149,7 +128,7 @@ impl Drop for Owner {
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner")
-            .field("project", &self.project)
+            .field("project", self.line.project())
             .field("agent", &self.agent)
             .field("session", &self.session)
             .finish_non_exhaustive()
@@ -185,7 +164,7 @@ impl Session {
 
     /// The project it is in.
     pub fn project(&self) -> &str {
-        &self.owner.project
+        self.owner.line.project()
     }
 
     /// Asks for a lock: await the request, or say more first.

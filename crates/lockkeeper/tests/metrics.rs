@@ -296,7 +296,7 @@ fn a_restart_counts_nothing_twice() {
             let text = prometheus.render();
             assert_eq!(sum(&text, "resource_locks_active", "\"restart\""), 1.0);
             assert_eq!(sum(&text, "resource_lock_queue_depth", ""), 1.0);
-            project.actor().kill();
+            project.actor().unwrap().kill();
             // Whoever asks now is asked again to the next life.
             settle(&project).await;
         }

@@ -7,26 +7,18 @@ use super::{LockActorArgs, Shared};
 use crate::{
     ProjectEvent,
     error::{CallError, Unavailable},
-    guard::{GuardBook, HoldState, LockGuard, Lost},
+    guard::{GuardBook, HoldState, Lost},
     metrics::{Meter, ProjectMeter},
     session::Owner,
+    told::{Change, Told, arm},
 };
 use kameo::reply::ReplySender;
 use lockkeeper_core::{
-    Answer, CallId, Command, DeadlockReport, Event, Grant, LockId, LockNews, LockTable, News,
-    Refusal, Settled, Task, Timestamp,
+    Answer, CallId, Command, DeadlockReport, Event, LockNews, LockTable, News, Refusal, Settled,
 };
 use lockkeeper_store::StoreError;
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::broadcast;
-
-/// An answer in which whatever was granted is held by guards already: should nobody take it, they
-/// give it back.
-pub(crate) enum Told {
-    Guards(Vec<LockGuard>),
-    Tasks(Vec<(Task, LockGuard)>),
-    Answer(Answer),
-}
 
 type ThenTold = Box<dyn FnOnce(Result<Told, CallError>) + Send>;
 
@@ -122,51 +114,6 @@ impl Caller {
     }
 }
 
-/// Turns grants into guards.
-fn arm(answer: Answer, owner: &Arc<Owner>) -> Told {
-    let guard = |grant: &Grant| LockGuard::new(grant, owner);
-    match answer {
-        Answer::Granted(grants) => Told::Guards(grants.iter().map(guard).collect()),
-        Answer::TasksClaimed(claimed) => Told::Tasks(
-            claimed.into_iter().map(|one| (one.task, LockGuard::new(&one.grant, owner))).collect(),
-        ),
-        other => Told::Answer(other),
-    }
-}
-
-/// What an answer changes for the guards of a hold.
-enum Change {
-    None,
-    Converted(Box<Grant>),
-    Renewed(LockId, Timestamp),
-}
-
-impl Change {
-    fn of(outcome: &Result<Answer, Refusal>) -> Change {
-        match outcome {
-            Ok(Answer::Changed(grant)) => Change::Converted(Box::new(grant.clone())),
-            Ok(Answer::Renewed { lock, expires_at }) => Change::Renewed(*lock, *expires_at),
-            _ => Change::None,
-        }
-    }
-
-    fn tell(self, book: &GuardBook) {
-        match self {
-            Change::None => {}
-            Change::Converted(grant) => {
-                if let Some(state) = book.find(grant.lock) {
-                    state.converted(&grant);
-                }
-            }
-            Change::Renewed(lock, expires_at) => {
-                if let Some(state) = book.find(lock) {
-                    state.renewed(expires_at);
-                }
-            }
-        }
-    }
-}
-
 /// Speaks for one reign of one project.
 pub(super) struct Desk {
     project: Arc<str>,
@@ -209,7 +156,7 @@ impl Desk {
                 true => own.take(),
                 false => self.waiting.remove(&reply.call),
             };
-            let change = Change::of(&reply.outcome);
+            let change = reply.outcome.as_ref().map_or(Change::None, Change::of);
             let answer = caller.map_or(Prepared::Nothing, |caller| {
                 if let Err(refusal) = &reply.outcome {
                     self.meter.refused(caller.agent(), refusal);

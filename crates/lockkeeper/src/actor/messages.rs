@@ -1,13 +1,11 @@
 //! What can be sent to a lock actor: every command of the core, and what this crate says to it.
 
-use super::{
-    LockActor,
-    desk::{Caller, Told},
-};
+use super::{LockActor, desk::Caller};
 use crate::{
     error::{AcquireError, CallError, Unavailable},
     guard::{HoldState, LockGuard, LockGuards, unexpected},
     session::{Owner, Session},
+    told::Told,
 };
 use kameo::{
     message::{Context, Message},

@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     error::{CallError, Unavailable},
     guard::{GuardBook, Lost},
+    house::Running,
     metrics::Meter,
     session::Owner,
 };
@@ -45,7 +46,6 @@ use std::{
 use tokio::{sync::broadcast, time::Sleep};
 use tracing::Instrument;
 
-pub(crate) use desk::Told;
 pub(crate) use journal::Keeping;
 pub use messages::Acquired;
 pub(crate) use messages::{Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Shutdown, ShutdownDone};
@@ -414,9 +414,11 @@ impl LockActor {
             State::Serving(serving) => serving.table.agent_of(session),
             State::Down { .. } => None,
         };
-        let names = (self.args.project.clone(), agent.unwrap_or_default());
-        let book = (self.args.shared.book.clone(), self.args.clock.clone());
-        Arc::new(Owner::new(actor.clone(), names, session, book, None, false))
+        let (shared, name) = (self.args.shared.clone(), self.args.project.clone());
+        let running = Running { actor: actor.clone(), shared, name };
+        let clock = self.args.clock.clone();
+        let agent = agent.unwrap_or_default();
+        Arc::new(Owner::new(running.into(), agent, session, clock, None, false))
     }
 
     /// Ends every session of this process that does not outlive it; tells what they had when that

@@ -2,9 +2,17 @@
 //!
 //! [`Client`] is one connection: it says hello, asks many things at once, hears what the daemon
 //! says by itself, and ends when its connection does. It is what a command line needs.
+//! [`crate::LockManager::connect`] gives the handles of the library instead; it keeps one
+//! connection after the other, so that sessions and guards outlive them.
 
+mod call;
 mod client;
+mod connect;
 mod dial;
+mod far;
+mod hear;
+mod keeper;
+mod link;
 mod notes;
 mod pump;
 #[cfg(test)]
@@ -14,6 +22,9 @@ use crate::wire::{ErrorObject, PROTOCOL};
 use std::{fmt, io, path::PathBuf};
 
 pub use client::Client;
+pub use connect::{Connect, Revive};
+pub(crate) use far::Far;
+pub(crate) use link::Link;
 pub use notes::Notes;
 
 /// Where a daemon listens.

@@ -40,7 +40,9 @@ pub const PING: &str = "ping";
 /// Opens a session: [`Open`] is answered with `session_opened`.
 pub const SESSION_OPEN: &str = "session.open";
 /// Takes up a session again after its connection or its daemon was gone: [`Attach`] is answered
-/// with [`Attached`].
+/// with [`Attached`]. If another connection had it, that one is closed before this is answered, and
+/// nothing that it may have asked for and was not read yet is done any more: whoever comes back
+/// asks again for what it still wants, and must find no older wish of its own behind it.
 pub const SESSION_ATTACH: &str = "session.attach";
 /// The names of all projects: a list.
 pub const PROJECTS: &str = "projects";
@@ -120,6 +122,10 @@ pub mod code {
     pub const LIMIT: i64 = -32_003;
 }
 
+/// The word of an error that says: the daemon is about to stop, and has done nothing. Ask the next
+/// one again, with the same request id.
+pub const STOPPING: &str = "stopping";
+
 /// What a program can make of an error.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ErrorData {
@@ -143,6 +149,7 @@ impl From<&CallError> for ErrorObject {
             CallError::Unavailable(Unavailable::Store(_) | Unavailable::NotServing(_)) => {
                 (code::UNAVAILABLE, "store", None)
             }
+            CallError::Unavailable(Unavailable::ShutDown) => (code::UNAVAILABLE, STOPPING, None),
             CallError::Unavailable(_) => (code::UNAVAILABLE, error.code(), None),
         };
         let data = ErrorData {

@@ -78,11 +78,11 @@ async fn while_the_actor_is_busy(bench: Bench) {
     let guards = many(&bench).await;
     let demo = bench.demo().await;
     for at in 0..20_000 {
-        demo.actor().tell(Command::Tick).try_send().unwrap();
+        demo.actor().unwrap().tell(Command::Tick).try_send().unwrap();
         if at == 10_000 {
             let other = SessionId::from_u64(7);
             let upgrade = Upgrade { session: other, lock: guards[0].id(), options: <_>::default() };
-            demo.actor().tell(Command::from(upgrade)).try_send().unwrap();
+            demo.actor().unwrap().tell(Command::from(upgrade)).try_send().unwrap();
         }
     }
     drop(guards);

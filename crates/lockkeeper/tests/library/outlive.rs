@@ -79,7 +79,7 @@ async fn scene(manager: &LockManager) -> Scene {
 /// last hold.
 async fn goes_on(manager: &LockManager, sessions: [SessionId; 4], lock: &str, token: u64) {
     let demo = manager.project(DEMO).await.unwrap();
-    let actor = demo.actor().clone();
+    let actor = demo.actor().unwrap().clone();
     let list = demo.list().await.unwrap();
     assert_eq!(list.len(), 1, "{list:?}");
     assert_eq!((list[0].lock.to_string().as_str(), list[0].session), (lock, sessions[0]));
@@ -260,7 +260,7 @@ async fn a_place_nobody_comes_back_for_is_given_up() {
     let manager = LockManager::open_with(daemon(&path)).await.unwrap();
     let _still = Still::new();
     let demo = manager.project(DEMO).await.unwrap();
-    let call = ask(demo.actor(), wants(scene.sessions[2], "x", 102));
+    let call = ask(demo.actor().unwrap(), wants(scene.sessions[2], "x", 102));
     let returned = async |demo: &Project| {
         let queue = demo.queue(file("x")).await.unwrap();
         queue.iter().filter(|one| one.poll_by.is_none()).count()
@@ -271,7 +271,7 @@ async fn a_place_nobody_comes_back_for_is_given_up() {
     tokio::time::advance(secs(2)).await;
     until("the others left", async || demo.stats().await.unwrap().tickets == 1).await;
     let end = EndSession { session: scene.sessions[0], cause: EndCause::OwnerDied };
-    demo.actor().ask(Command::from(end)).await.unwrap();
+    demo.actor().unwrap().ask(Command::from(end)).await.unwrap();
     assert_eq!(granted(call.await.unwrap()).resource, file("x"));
     manager.shutdown().await;
 }

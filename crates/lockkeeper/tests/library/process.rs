@@ -166,7 +166,7 @@ async fn a_detached_hold_comes_back() {
     let demo = manager.project(DEMO).await.unwrap();
     let list = demo.list().await.unwrap();
     assert_eq!((list[0].lock, list[0].session), (id, session));
-    let actor = demo.actor().clone();
+    let actor = demo.actor().unwrap().clone();
     tokio::time::advance(millis(90_000)).await;
     assert_eq!(demo.list().await.unwrap().len(), 1, "I17");
     let by = Credential::Token(token);

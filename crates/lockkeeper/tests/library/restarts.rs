@@ -178,7 +178,7 @@ async fn a_killed_actor_comes_back() {
     let mut waiting = pin!(b.acquire(file("x")).into_future());
     assert!(poll_once(waiting.as_mut()).await.is_none());
     bench.settle().await;
-    bench.demo().await.actor().kill();
+    bench.demo().await.actor().unwrap().kill();
     yields(20).await;
     until("it serves", async || bench.demo().await.stats().await.is_ok()).await;
     assert!(poll_once(waiting.as_mut()).await.is_none());

@@ -25,7 +25,7 @@ async fn granted_and_ended_in_one_turn() {
     // that granted.
     let (admin, reason) = ("admin".into(), "test".into());
     let force = ForceUnlock { resource: file("x"), admin, reason };
-    let told = demo.actor().tell(force);
+    let told = demo.actor().unwrap().tell(force);
     let advanced = tokio::time::advance(millis(200));
     told.try_send().unwrap();
     advanced.await;
