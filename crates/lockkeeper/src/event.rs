@@ -95,7 +95,7 @@ impl Events {
         }
     }
 
-    /// An event, or first how many before it are gone. One that was heard before is not heard again.
+    /// An event, or first how many before it are gone. What was heard before is not heard again.
     fn hear(&mut self, event: Arc<ProjectEvent>) -> Option<Heard> {
         if !self.concerns(&event) {
             return None;

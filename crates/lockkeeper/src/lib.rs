@@ -34,6 +34,7 @@
 //! | who holds what, who waits, what happened | [`Project`], [`LockManager::subscribe`] |
 //! | a look at a store of another process, or of none | [`Snapshot`], [`store::owner`] |
 //! | messages instead of methods | [`LockActor`] |
+//! | the same at a daemon | `LockManager::connect`, with the feature `remote` |
 //! | numbers | [`Prometheus`] |
 //!
 //! # How it is built

@@ -21,8 +21,8 @@ use std::{
     },
 };
 
-/// Who owns holds: a session, and the way to its lock table. Guards, requests and the session's handles
-/// share it; when the last of them is gone, the session ends.
+/// Who owns holds: a session, and the way to its lock table. Guards, requests and the session's
+/// handles share it; when the last of them is gone, the session ends.
 pub(crate) struct Owner {
     line: Line,
     agent: Arc<str>,

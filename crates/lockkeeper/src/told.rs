@@ -1,5 +1,5 @@
-//! Answers as the handles of this crate want them: whatever was granted comes as guards, and whatever
-//! changed a hold is told to its guards.
+//! Answers as the handles of this crate want them: whatever was granted comes as guards, and
+//! whatever changed a hold is told to its guards.
 
 use crate::{
     guard::{GuardBook, LockGuard},

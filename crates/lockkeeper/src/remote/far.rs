@@ -66,7 +66,7 @@ impl Far {
         owner: &Arc<Owner>,
         mut command: Command,
     ) -> Result<Told, CallError> {
-        // It may be asked twice. What an actor in this process is asked never is, and needs no name.
+        // It may be asked twice. What an actor in this process is asked is not, and needs no name.
         match &mut command {
             Command::Release(release) => {
                 release.request_id.get_or_insert_with(|| owner.next_request());
