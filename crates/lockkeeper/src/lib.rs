@@ -75,6 +75,7 @@ mod recovery;
 pub mod remote;
 mod renewal;
 mod request;
+mod served;
 mod session;
 mod snapshot;
 mod task;
@@ -112,8 +113,8 @@ pub use metrics::{MetricsTaken, Prometheus};
 pub use orchestrator::{AgentHandle, AgentRequest, Orchestrator, RestartAgent};
 pub use project::Project;
 pub use question::{
-    ContentionNow, Grants, Inspect, Leases, List, Question, Queue, Sessions, Stale, StatsNow,
-    TaskNow, Tasks, WaitGraphNow,
+    ContentionNow, Grants, Inspect, LastEvent, Leases, List, Question, Queue, Sessions, Stale,
+    StatsNow, TaskNow, Tasks, WaitGraphNow,
 };
 pub use request::{
     AcquireAllRequest, AcquireRequest, ClaimBatchRequest, ClaimRequest, RequestFuture,

@@ -327,6 +327,14 @@ impl ManagerInner {
         }
     }
 
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn now(&self) -> lockkeeper_core::Timestamp {
+        self.clock.now()
+    }
+
     pub(crate) fn keep_alive(&self, owner: &Arc<Owner>, state: &Arc<HoldState>) {
         let renewal = Renewal::new(owner, state);
         // The other end lives as long as this one.

@@ -130,6 +130,11 @@ question! {
     "task.list" Tasks {} -> Vec<Task> : |_it, table, _now| table.tasks()
 }
 
+question! {
+    /// The number of the last event of the project.
+    "last_event" LastEvent {} -> u64 : |_it, table, _now| table.last_event()
+}
+
 /// Spans travel as whole milliseconds.
 mod millis {
     use super::Duration;

@@ -49,6 +49,7 @@ use tracing::Instrument;
 pub(crate) use journal::Keeping;
 pub use messages::Acquired;
 pub(crate) use messages::{Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Shutdown, ShutdownDone};
+pub(crate) use query::See;
 
 /// How soon a project that cannot be taken over is tried again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(50);

@@ -8,6 +8,24 @@ use kameo::{
 };
 use lockkeeper_core::{LockTable, Timestamp};
 
+/// A question of whatever kind, for a server.
+pub(crate) struct See<Q>(pub(crate) Q);
+
+impl<Q: Question> Message<See<Q>> for LockActor {
+    type Reply = DelegatedReply<Result<Q::Answer, Unavailable>>;
+
+    async fn handle(&mut self, it: See<Q>, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
+        let (later, tell) = ctx.reply_sender();
+        let see = |table: &LockTable, now: Timestamp| it.0.see(table, now);
+        self.look(see, move |seen| {
+            if let Some(tell) = tell {
+                tell.send(seen);
+            }
+        });
+        later
+    }
+}
+
 macro_rules! questions {
     ($($name:ident),*) => {$(
         #[doc = concat!("[`", stringify!($name), "`], answered once all that was seen is written.")]
@@ -44,5 +62,6 @@ questions!(
     Stale,
     Leases,
     TaskNow,
-    Tasks
+    Tasks,
+    LastEvent
 );
