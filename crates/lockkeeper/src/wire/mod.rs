@@ -97,7 +97,7 @@ pub struct ErrorObject {
     pub message: String,
     /// For programs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<ErrorData>,
+    pub data: Option<Box<ErrorData>>,
 }
 
 /// The numbers of errors.
@@ -158,7 +158,7 @@ impl From<&CallError> for ErrorObject {
             retryable: error.retryable(),
             refusal,
         };
-        ErrorObject { code, message: error.to_string(), data: Some(data) }
+        ErrorObject { code, message: error.to_string(), data: Some(Box::new(data)) }
     }
 }
 

@@ -1,0 +1,525 @@
+//! One connection: lines in, answers and notes out, as one task.
+//!
+//! Each request runs on its own and is answered when it is done, in whatever order. While a client
+//! reads nothing, nothing more is asked on its behalf, and nobody waits for it; if that takes too
+//! long, or too much that must not be lost piles up, it is cut.
+
+use crate::{
+    Token,
+    commands::Receipt,
+    dispatch::dispatch,
+    ear::Told,
+    envelope::{self, NoRequest, Request},
+    house::{House, Phase},
+    line::{Lines, Piece},
+    link::{Link, Peer, write_note},
+    params::plain,
+    refuse,
+    stream::Stream,
+};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use lockkeeper::wire::{self, ErrorObject, HelloAsk, Note};
+use serde_json::value::RawValue;
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tokio::{io::Interest, time::Instant};
+
+/// So much may wait to be written before nothing more is asked on the client's behalf.
+const FULL: usize = 256 * 1024;
+
+/// So many requests that do not wait may be open before no more are read.
+const BRISK: usize = 256;
+
+/// What a buffer keeps when it is empty again.
+const ROOMY: usize = 64 * 1024;
+
+/// How long an end in order may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a connection must do before it is served.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// Nothing: the system says who it is.
+    Open,
+    /// Say hello, and show the token if there is one. Without this a web page could make a browser
+    /// send requests.
+    Hello(Option<Token>),
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// The other end has closed it and read everything.
+    Closed,
+    /// The other end is gone.
+    Gone,
+    /// It was told why not.
+    TurnedAway,
+    /// It reads nothing.
+    Unread,
+    /// The server stops.
+    Stopping,
+}
+
+/// A request that is done.
+struct Reply {
+    id: Option<Box<RawValue>>,
+    result: Result<Box<RawValue>, ErrorObject>,
+    receipt: Receipt,
+    is_brisk: bool,
+}
+
+type Call = Pin<Box<dyn Future<Output = Reply> + Send>>;
+
+struct Connection {
+    house: Arc<House>,
+    stream: Stream,
+    gate: Gate,
+    peer: Peer,
+    link: Arc<Link>,
+    lines: Lines,
+    calls: FuturesUnordered<Call>,
+    /// How many of them do not wait for anybody.
+    brisk: usize,
+    out: Vec<u8>,
+    written: usize,
+    /// For the grants in `out`; then for those that are written, but perhaps not read.
+    receipts: Vec<Receipt>,
+    unread: Vec<Receipt>,
+    /// It has been told why it is not served.
+    is_turned_away: bool,
+    began: Instant,
+    heard: Instant,
+    progress: Instant,
+}
+
+/// Serves a connection until it ends.
+pub(crate) async fn serve(house: Arc<House>, stream: Stream, gate: Gate) {
+    let entered = Entered::new(house.clone());
+    let now = Instant::now();
+    let mut connection = Connection {
+        lines: Lines::new(house.config.limits.line_bytes),
+        house,
+        stream,
+        gate,
+        peer: Peer { link: Some(entered.link.clone()) },
+        link: entered.link.clone(),
+        calls: FuturesUnordered::new(),
+        brisk: 0,
+        out: Vec::new(),
+        written: 0,
+        receipts: Vec::new(),
+        unread: Vec::new(),
+        is_turned_away: false,
+        began: now,
+        heard: now,
+        progress: now,
+    };
+    let end = connection.run().await;
+    tracing::debug!(id = entered.id, ?end, "a connection ends");
+    match end {
+        End::Closed => connection.unread.drain(..).for_each(Receipt::delivered),
+        End::TurnedAway => drain(&connection.stream).await,
+        _ => {}
+    }
+    // First its sessions, then its calls: what goes with a session is not taken back one by one.
+    drop(entered);
+    drop(connection);
+}
+
+/// A link that is left however the task ends.
+struct Entered {
+    house: Arc<House>,
+    id: u64,
+    link: Arc<Link>,
+}
+
+impl Entered {
+    fn new(house: Arc<House>) -> Entered {
+        let (id, link) = house.enter();
+        Entered { house, id, link }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.house.leave(self.id, &self.link);
+    }
+}
+
+/// Tells somebody who is not served why, and leaves.
+pub(crate) async fn turn_away(stream: Stream, error: ErrorObject) {
+    let mut line = Vec::new();
+    envelope::write(None, &Err(error), &mut line);
+    // It is short, and nothing was written before.
+    let _ = stream.try_write(&line);
+    drain(&stream).await;
+}
+
+/// Closes a connection so that its end still reads what was said: with something unread, the
+/// system would throw it away.
+async fn drain(stream: &Stream) {
+    stream.shut();
+    let read_all = async {
+        let mut rest = 1 << 20;
+        while rest > 0 && stream.ready(Interest::READABLE).await.is_ok() {
+            match stream.try_read(|_| {}) {
+                Ok(Some(0)) | Err(_) => return,
+                Ok(Some(count)) => rest = usize::saturating_sub(rest, count),
+                Ok(None) => {}
+            }
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), read_all).await;
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        let house = self.house.clone();
+        let link = self.link.clone();
+        let mut stopping = pin!(house.stopping());
+        let mut alarm = pin!(tokio::time::sleep_until(self.alarm_at()));
+        loop {
+            if let Err(end) = self.write() {
+                return end;
+            }
+            if self.is_turned_away && self.out.is_empty() {
+                return End::TurnedAway;
+            }
+            let is_full = self.is_full();
+            if !is_full && !link.take_notes(&mut self.out) {
+                return End::Unread;
+            }
+            if !is_full && self.tell_events() {
+                continue;
+            }
+            let is_reading = !is_full && self.brisk < BRISK && !self.is_turned_away;
+            let is_writing = !self.out.is_empty();
+            let interest = match (is_reading, is_writing) {
+                (true, true) => Interest::READABLE | Interest::WRITABLE,
+                (_, true) => Interest::WRITABLE,
+                (_, false) => Interest::READABLE,
+            };
+            if alarm.deadline() > self.alarm_at() {
+                alarm.as_mut().reset(self.alarm_at());
+            }
+            tokio::select! {
+                biased;
+                () = &mut stopping => return self.say_goodbye().await,
+                Some(reply) = self.calls.next(), if !is_full => {
+                    self.answer(reply);
+                    self.answer_more();
+                }
+                ready = self.stream.ready(interest), if is_reading || is_writing => {
+                    let is_readable = ready.map_or(true, |ready| ready.is_readable());
+                    if is_reading && is_readable && let Err(end) = self.read() {
+                        match end {
+                            End::Closed => return self.finish().await,
+                            end => return end,
+                        }
+                    }
+                }
+                () = link.ear.bell.notified(), if !is_full => {}
+                () = &mut alarm => {
+                    if let Some(end) = self.time_is_up() {
+                        return end;
+                    }
+                    alarm.as_mut().reset(self.alarm_at());
+                }
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() - self.written > FULL
+    }
+
+    /// Writes what goes out without waiting.
+    fn write(&mut self) -> Result<(), End> {
+        while self.written < self.out.len() {
+            match self.stream.try_write(&self.out[self.written..]) {
+                Ok(count) => {
+                    self.written += count;
+                    self.progress = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err(End::Gone),
+            }
+        }
+        if self.written > 0 {
+            self.written = 0;
+            self.out.clear();
+            if self.out.capacity() > ROOMY {
+                self.out = Vec::new();
+            }
+            self.unread.append(&mut self.receipts);
+        }
+        Ok(())
+    }
+
+    /// Reads a piece, and begins what is asked in it.
+    fn read(&mut self) -> Result<(), End> {
+        let mut lines = std::mem::replace(&mut self.lines, Lines::new(0));
+        let mut found = Vec::new();
+        let read = self.stream.try_read(|bytes| {
+            lines.take(bytes, |piece| found.push(Found::of(piece)));
+        });
+        if matches!(read, Ok(Some(0))) {
+            lines.end(|piece| found.push(Found::of(piece)));
+        }
+        self.lines = lines;
+        for found in found {
+            self.heard(found);
+        }
+        match read {
+            Ok(Some(0)) => Err(End::Closed),
+            Ok(Some(_)) => {
+                self.heard = Instant::now();
+                self.house.stir();
+                self.answer_more();
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(_) => Err(End::Gone),
+        }
+    }
+
+    fn heard(&mut self, found: Found) {
+        if self.is_turned_away {
+            return;
+        }
+        // Whoever asks on has read what came before, or at least lives.
+        self.unread.drain(..).for_each(Receipt::delivered);
+        let request = match found {
+            Found::Request(request) => request,
+            Found::Nothing => return,
+            Found::NoRequest(NoRequest { id, error }) => {
+                let error = match self.gate {
+                    Gate::Open => error,
+                    Gate::Hello(_) => {
+                        self.is_turned_away = true;
+                        refuse::forbidden("say `hello` first")
+                    }
+                };
+                return self.say(id.as_deref(), &Err(error));
+            }
+            Found::TooLong => {
+                let max = self.house.config.limits.line_bytes;
+                let error = format!("a line may have {max} bytes, the rest of this one is dropped");
+                self.is_turned_away = matches!(self.gate, Gate::Hello(_));
+                return self.say(None, &Err(refuse::limit(error)));
+            }
+        };
+        if let Err(error) = self.pass(&request) {
+            self.is_turned_away = true;
+            return self.say(request.id.as_deref(), &Err(error));
+        }
+        let max = self.house.config.limits.in_flight;
+        if self.calls.len() >= max {
+            let error =
+                format!("{max} requests of this connection are open: wait for some of them");
+            if request.id.is_some() {
+                self.say(request.id.as_deref(), &Err(refuse::limit(error)));
+            }
+            return;
+        }
+        self.begin(request);
+    }
+
+    /// Lets in whoever shows the right token.
+    fn pass(&mut self, request: &Request) -> Result<(), ErrorObject> {
+        let Gate::Hello(token) = &self.gate else { return Ok(()) };
+        if &*request.method != wire::HELLO {
+            return Err(refuse::forbidden("say `hello` first"));
+        }
+        let ask: HelloAsk = plain(wire::HELLO, &request.params)?;
+        let is_right = match (token, &ask.token) {
+            (Some(token), Some(shown)) => token.is(shown),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        if !is_right {
+            return Err(refuse::forbidden("the token is missing or wrong"));
+        }
+        self.gate = Gate::Open;
+        Ok(())
+    }
+
+    fn begin(&mut self, request: Request) {
+        let (house, peer) = (self.house.clone(), self.peer.clone());
+        let may_wait = matches!(&*request.method, "acquire" | "acquire_all" | "upgrade" | "wait");
+        let is_brisk = !may_wait;
+        self.brisk += usize::from(is_brisk);
+        self.link.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.calls.push(Box::pin(async move {
+            let answered = dispatch(&house, &peer, &request.method, &request.params).await;
+            Reply { id: request.id, result: answered.result, receipt: answered.receipt, is_brisk }
+        }));
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        self.brisk -= usize::from(reply.is_brisk);
+        self.link.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if reply.id.is_some() {
+            self.say(reply.id.as_deref(), &reply.result);
+        }
+        if !reply.receipt.is_empty() {
+            match reply.id {
+                Some(_) => self.receipts.push(reply.receipt),
+                // Nobody wanted an answer.
+                None => reply.receipt.delivered(),
+            }
+        }
+    }
+
+    /// Begins what has not begun, and answers what is done, without waiting.
+    fn answer_more(&mut self) {
+        while !self.is_full()
+            && let Some(Some(reply)) = self.calls.next().now_or_never()
+        {
+            self.answer(reply);
+        }
+    }
+
+    fn say(&mut self, id: Option<&RawValue>, result: &Result<Box<RawValue>, ErrorObject>) {
+        if self.written == self.out.len() {
+            self.progress = Instant::now();
+        }
+        envelope::write(id, result, &mut self.out);
+    }
+
+    /// Tells events until there is enough to write. Whether there were any.
+    fn tell_events(&mut self) -> bool {
+        let before = self.out.len();
+        while !self.is_full()
+            && let Some(told) = self.link.ear.next(self.house.rings())
+        {
+            match told {
+                Told::Event(kept) => {
+                    self.out.extend_from_slice(br#"{"jsonrpc":"2.0","method":"event","params":"#);
+                    self.out.extend_from_slice(kept.json().as_bytes());
+                    self.out.extend_from_slice(b"}\n");
+                }
+                Told::Missed { missed, .. } => write_note(&Note::Missed { missed }, &mut self.out),
+            }
+        }
+        if before == 0 {
+            self.progress = Instant::now();
+        }
+        self.out.len() > before
+    }
+
+    /// When it must be looked at, whatever happens before.
+    fn alarm_at(&self) -> Instant {
+        let limits = &self.house.config.limits;
+        let mut at = self.heard + limits.idle;
+        if matches!(self.gate, Gate::Hello(_)) {
+            at = at.min(self.began + limits.hello);
+        }
+        if !self.out.is_empty() {
+            at = at.min(self.progress + limits.unread_for);
+        }
+        at
+    }
+
+    fn time_is_up(&mut self) -> Option<End> {
+        let (now, limits) = (Instant::now(), self.house.config.limits);
+        if !self.out.is_empty() && now >= self.progress + limits.unread_for {
+            return Some(End::Unread);
+        }
+        if matches!(self.gate, Gate::Hello(_)) && now >= self.began + limits.hello {
+            self.is_turned_away = true;
+            let error = format!("no `hello` within {:?}", limits.hello);
+            self.say(None, &Err(refuse::forbidden(error)));
+        } else if now >= self.heard + limits.idle {
+            if self.link.matters() {
+                // It is looked at again after as long a time.
+                self.heard = now;
+            } else {
+                self.is_turned_away = true;
+                let error = format!("nothing was asked for {:?}: connect again", limits.idle);
+                self.say(None, &Err(refuse::limit(error)));
+            }
+        }
+        None
+    }
+
+    /// Nothing more is asked. If the other end still listens it gets its answers, and its sessions
+    /// live until then.
+    async fn finish(&mut self) -> End {
+        let house = self.house.clone();
+        let mut stopping = pin!(house.stopping());
+        while self.stream.is_heard() {
+            if let Err(end) = self.write() {
+                return end;
+            }
+            if self.calls.is_empty() && self.out.is_empty() {
+                return End::Closed;
+            }
+            let is_full = self.is_full();
+            let give_up = self.progress + self.house.config.limits.unread_for;
+            tokio::select! {
+                biased;
+                () = &mut stopping => return self.say_goodbye().await,
+                Some(reply) = self.calls.next(), if !is_full => {
+                    self.answer(reply);
+                    self.answer_more();
+                }
+                _ = self.stream.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
+                () = self.stream.unheard(), if self.out.is_empty() => {}
+                () = tokio::time::sleep_until(give_up), if !self.out.is_empty() => {
+                    return End::Unread;
+                }
+            }
+        }
+        // It has read all there was: otherwise the system would have said so.
+        match self.out.is_empty() {
+            true => End::Closed,
+            false => End::Gone,
+        }
+    }
+
+    /// The server stops: answers what is open, and says what there is to say.
+    async fn say_goodbye(&mut self) -> End {
+        let until = Instant::now() + FAREWELL;
+        while self.house.phase() != Phase::Dead {
+            if self.calls.is_empty() {
+                self.link.take_notes(&mut self.out);
+            }
+            if self.write().is_err() || (self.calls.is_empty() && self.out.is_empty()) {
+                break;
+            }
+            tokio::select! {
+                Some(reply) = self.calls.next() => self.answer(reply),
+                _ = self.stream.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        End::Stopping
+    }
+}
+
+/// A line that was looked at.
+enum Found {
+    Request(Request),
+    NoRequest(NoRequest),
+    TooLong,
+    Nothing,
+}
+
+impl Found {
+    fn of(piece: Piece<'_>) -> Found {
+        match piece {
+            Piece::TooLong => Found::TooLong,
+            Piece::Line(line) => match envelope::read(line) {
+                None => Found::Nothing,
+                Some(Ok(request)) => Found::Request(request),
+                Some(Err(no_request)) => Found::NoRequest(no_request),
+            },
+        }
+    }
+}

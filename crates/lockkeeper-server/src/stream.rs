@@ -1,0 +1,80 @@
+//! The two kinds of connections, as one.
+
+use std::io;
+use tokio::{
+    io::{Interest, Ready},
+    net::{TcpStream, UnixStream},
+};
+
+/// What is read at once.
+const READ: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Stream::Unix(stream) => stream.ready(interest).await,
+            Stream::Tcp(stream) => stream.ready(interest).await,
+        }
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.try_write(bytes),
+            Stream::Tcp(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Reads what is there, a piece at most. None if nothing is there yet.
+    pub(crate) fn try_read(&self, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
+        // On the stack: a connection that says nothing needs no buffer.
+        let mut piece = [0; READ];
+        let read = match self {
+            Stream::Unix(stream) => stream.try_read(&mut piece),
+            Stream::Tcp(stream) => stream.try_read(&mut piece),
+        };
+        match read {
+            Ok(count) => {
+                take(&piece[..count]);
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the other end, which will say nothing more, still listens. Over TCP there is no
+    /// telling, so it counts as gone.
+    pub(crate) fn is_heard(&self) -> bool {
+        let Stream::Unix(stream) = self else { return false };
+        rustix::net::send(stream, &[], rustix::net::SendFlags::NOSIGNAL).is_ok()
+    }
+
+    /// Waits until the other end, which still listens, does not any more.
+    pub(crate) async fn unheard(&self) {
+        while self.is_heard() {
+            if let Stream::Unix(stream) = self {
+                // Forgets that it can be written to, so that the next change is waited for.
+                let forget = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                let _ = stream.try_io(Interest::WRITABLE, forget);
+            }
+            if self.ready(Interest::WRITABLE).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Says that nothing more comes from here.
+    pub(crate) fn shut(&self) {
+        use rustix::net::{Shutdown, shutdown};
+        let _ = match self {
+            Stream::Unix(stream) => shutdown(stream, Shutdown::Write),
+            Stream::Tcp(stream) => shutdown(stream, Shutdown::Write),
+        };
+    }
+}

@@ -1,0 +1,6 @@
+//! The server from the outside: real sockets, real stores, in folders of their own.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod basics;
+#[allow(dead_code, reason = "more tests follow")]
+mod support;
