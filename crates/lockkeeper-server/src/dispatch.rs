@@ -8,8 +8,8 @@ use crate::{
     refuse, sessions,
 };
 use lockkeeper::{
-    AuditFilter, ContentionNow, Grants, Inspect, LastEvent, Leases, List, Question, Queue,
-    Sessions, Stale, StatsNow, TaskNow, Tasks, WaitGraphNow,
+    AuditFilter, Config, ContentionNow, Durability, Grants, Inspect, LastEvent, Leases, List,
+    Question, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks, WaitGraphNow,
     wire::{self, Attach, ErrorObject, Hello, HelloAsk, Open, Status, Subscribe, code},
 };
 use lockkeeper_core::{LockTable, Reign, TableConfig};
@@ -255,13 +255,14 @@ fn raw<T: Serialize>(answer: &T) -> Result<Box<RawValue>, ErrorObject> {
 impl House {
     /// Who answers.
     pub fn hello(&self) -> Hello {
-        let path = self.manager.config().path.as_ref();
-        let is_kept = self.manager.config().durability != lockkeeper::Durability::Memory;
+        let config = self.manager.config();
+        let is_kept = |config: &&Config| config.durability != Durability::Memory;
+        let path = config.filter(is_kept).and_then(|config| config.path.as_ref());
         Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: wire::PROTOCOL,
             pid: std::process::id(),
-            store: path.filter(|_| is_kept).map(|path| path.display().to_string()),
+            store: path.map(|path| path.display().to_string()),
             started_at: self.started_at,
             now: self.manager.now(),
         }

@@ -306,7 +306,7 @@ impl ManagerInner {
         &self.end
     }
 
-    fn clock(&self) -> &Clock {
+    pub(crate) fn clock(&self) -> &Clock {
         match &self.end {
             End::House(house) => house.clock(),
             #[cfg(feature = "remote")]
@@ -325,14 +325,6 @@ impl ManagerInner {
             #[cfg(feature = "remote")]
             End::Far(link) => Events::far(link.subscribe(), project),
         }
-    }
-
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    pub(crate) fn now(&self) -> lockkeeper_core::Timestamp {
-        self.clock.now()
     }
 
     pub(crate) fn keep_alive(&self, owner: &Arc<Owner>, state: &Arc<HoldState>) {

@@ -4,6 +4,7 @@ use crate::{
     Config, LockManager, Project,
     actor::See,
     error::{CallError, Unavailable},
+    manager::End,
     question::Question,
 };
 use kameo::error::SendError;
@@ -20,7 +21,7 @@ impl Project {
     pub async fn command(&self, command: impl Into<Command>) -> Result<Answer, CallError> {
         let command = command.into();
         for _ in 0..ASK_MAX {
-            match self.actor().ask(command.clone()).send().await {
+            match self.actor()?.ask(command.clone()).send().await {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::HandlerError(error)) => return Err(error),
                 Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),
@@ -33,7 +34,7 @@ impl Project {
     /// Any question, answered once everything that was seen is on record.
     pub async fn see<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable> {
         loop {
-            match self.actor().ask(See(question.clone())).send().await {
+            match self.actor()?.ask(See(question.clone())).send().await {
                 Ok(seen) => return Ok(seen),
                 Err(SendError::HandlerError(why)) => return Err(why),
                 Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown),
@@ -44,13 +45,17 @@ impl Project {
 }
 
 impl LockManager {
-    /// What it was set up with.
-    pub fn config(&self) -> &Config {
-        self.inner().config()
+    /// What it was set up with; nothing, if it is connected to a daemon.
+    pub fn config(&self) -> Option<&Config> {
+        match self.inner().end() {
+            End::House(house) => Some(house.config()),
+            #[cfg(feature = "remote")]
+            End::Far(_) => None,
+        }
     }
 
     /// What its clock shows, by which every lease and every wait is measured.
     pub fn now(&self) -> Timestamp {
-        self.inner().now()
+        self.inner().clock().now()
     }
 }
