@@ -3,6 +3,7 @@
 //! | file | its part |
 //! |---|---|
 //! | `args/` | the command line: verbs, flags, their bounds, and the help |
+//! | `child/` | a command that runs under our eyes |
 //! | `exit.rs` | what the exit codes mean |
 //! | `output/` | answers as text and as JSON |
 //! | `places/` | where things are: store, socket, project, files; and who asks |
@@ -17,6 +18,8 @@
 #![allow(dead_code, reason = "the verbs that use the rest are still being built")]
 
 mod args;
+#[expect(dead_code, unused_imports, reason = "the verb `run` is still to come")]
+mod child;
 mod exit;
 mod output;
 mod places;
@@ -38,6 +41,9 @@ use std::{
 use trouble::Trouble;
 
 fn main() -> ExitCode {
+    if let Some(code) = child::trampoline() {
+        return code;
+    }
     let line: Vec<OsString> = env::args_os().collect();
     let args = match help::parse(&line) {
         Ok(args) => args,
