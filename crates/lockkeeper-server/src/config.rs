@@ -1,6 +1,6 @@
 //! How a server is set up.
 
-use crate::ServeError;
+use crate::{ServeError, http::HttpConfig};
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use subtle::ConstantTimeEq;
 
@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub uids: Vec<u32>,
     /// Where else it listens for the same lines.
     pub tcp: Vec<TcpConfig>,
+    /// And where for HTTP.
+    pub http: Vec<HttpConfig>,
     /// What is bounded.
     pub limits: Limits,
     /// How long after a restart an attached session waits for its client to attach it again.
@@ -39,6 +41,7 @@ impl Default for ServerConfig {
             socket: None,
             uids: vec![rustix::process::geteuid().as_raw(), 0],
             tcp: Vec::new(),
+            http: Vec::new(),
             limits: Limits::default(),
             reattach_grace: Duration::from_secs(15),
             idle_exit: None,
@@ -60,6 +63,7 @@ impl fmt::Debug for ServerConfig {
             .field("socket", &self.socket)
             .field("uids", &self.uids)
             .field("tcp", &self.tcp)
+            .field("http", &self.http)
             .field("limits", &self.limits)
             .field("reattach_grace", &self.reattach_grace)
             .field("idle_exit", &self.idle_exit)

@@ -31,6 +31,7 @@
 //! - A *connection* cuts lines, begins each request at once, and answers in whatever order. What
 //!   its client does not read costs others nothing.
 //! - [`dispatch`] knows methods and nothing of sockets: other doors use it as well.
+//! - [`http`] is such a door: the same methods, views, events as a stream.
 //! - A *room* is a project with the connections its sessions live by. The *hub* hears all events
 //!   and tells it; so clients hear `lost`, `revoking` and `granted`.
 //! - *Rings* keep the latest events, an *ear* knows how far somebody has heard them.
@@ -46,6 +47,7 @@ mod ends;
 mod envelope;
 mod error;
 mod house;
+pub mod http;
 mod hub;
 mod idle;
 mod line;

@@ -4,6 +4,7 @@ use crate::{
     ServeError, ServerConfig, TcpConfig,
     connection::{Gate, serve, turn_away},
     house::{House, Phase},
+    http,
     idle::idle,
     refuse,
     socket::{Bound, bind},
@@ -35,6 +36,7 @@ pub struct Server {
     house: Arc<House>,
     bound: Option<Bound>,
     tcp: Vec<SocketAddr>,
+    http: Vec<SocketAddr>,
     doors: JoinSet<()>,
 }
 
@@ -78,7 +80,7 @@ impl Server {
     /// within [`ServerConfig::reattach_grace`] end. Every attached session that is found in a
     /// project when it is taken over counts as one of these.
     pub async fn start(manager: LockManager, config: ServerConfig) -> Result<Server, ServeError> {
-        if config.socket.is_none() && config.tcp.is_empty() {
+        if config.socket.is_none() && config.tcp.is_empty() && config.http.is_empty() {
             return Err(ServeError::Nowhere);
         }
         config.tcp.iter().try_for_each(TcpConfig::check)?;
@@ -90,6 +92,10 @@ impl Server {
             let addr = listener.local_addr().map_err(ServeError::io("learn an address"))?;
             listeners.push((listener, addr, tcp.token.clone()));
         }
+        let mut pages = Vec::new();
+        for one in &config.http {
+            pages.push(http::bind(one.clone()).await?);
+        }
         let known = manager.take_over_all().await.map_err(ServeError::Unavailable)?;
         let house = House::start(manager, config);
         for name in known {
@@ -98,8 +104,12 @@ impl Server {
             }
         }
         let tcp: Vec<SocketAddr> = listeners.iter().map(|(_, addr, _)| *addr).collect();
-        *house.listens.lock().unwrap_or_else(PoisonError::into_inner) =
-            tcp.iter().map(|addr| format!("tcp {addr}")).collect();
+        let http: Vec<SocketAddr> = pages.iter().map(|bound| bound.addr).collect();
+        *house.listens.lock().unwrap_or_else(PoisonError::into_inner) = tcp
+            .iter()
+            .map(|addr| format!("tcp {addr}"))
+            .chain(http.iter().map(|addr| format!("http {addr}")))
+            .collect();
         let mut doors = JoinSet::new();
         let bound = match unix {
             Some((listener, bound)) => {
@@ -113,7 +123,10 @@ impl Server {
         for (listener, _, token) in listeners {
             doors.spawn(tcp_door(house.clone(), listener, token));
         }
-        Ok(Server { house, bound, tcp, doors })
+        for bound in pages {
+            doors.spawn(bound.serve(house.clone()));
+        }
+        Ok(Server { house, bound, tcp, http, doors })
     }
 
     /// Its socket.
@@ -124,6 +137,11 @@ impl Server {
     /// Where it listens on the network.
     pub fn tcp(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// Where it listens for HTTP.
+    pub fn http(&self) -> &[SocketAddr] {
+        &self.http
     }
 
     /// What other doors answer requests with, see [`crate::dispatch`].
