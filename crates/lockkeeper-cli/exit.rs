@@ -52,6 +52,30 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// What another process of this program ended with.
+    pub(crate) fn of_code(code: u8) -> Exit {
+        use Exit::{
+            Config, Deadlock, Done, Failed, Interrupted, Lost, NotObtained, NotPermitted, Store,
+            Unavailable, Usage,
+        };
+        let all = [
+            Done,
+            Failed,
+            Usage,
+            Unavailable,
+            Store,
+            NotObtained,
+            Lost,
+            NotPermitted,
+            Config,
+            Deadlock,
+            Interrupted,
+        ];
+        all.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Of(code))
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit.code())

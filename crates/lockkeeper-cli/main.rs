@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args/` | the command line: verbs, flags, their bounds, and the help |
 //! | `child/` | a command that runs under our eyes |
+//! | `daemon/` | the daemon: finding it, starting it, being it |
 //! | `exit.rs` | what the exit codes mean |
 //! | `output/` | answers as text and as JSON |
 //! | `places/` | where things are: store, socket, project, files; and who asks |
@@ -11,15 +12,16 @@
 //! | `shell.rs` | the verbs `completions` and `man` |
 //! | `simulate.rs` | the verb `simulate` |
 //! | `trouble/` | why something was not done: exit code, text and JSON of each reason |
+//! | `verbs/` | all other verbs, one file for those that belong together |
 //!
 //! It keeps no state and knows no lock rule. stdout carries the answer and nothing else; whatever
 //! is said on the way there goes to stderr.
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the verbs that use the rest are still being built")]
 
 mod args;
 #[expect(dead_code, unused_imports, reason = "the verb `run` is still to come")]
 mod child;
+mod daemon;
 mod exit;
 mod output;
 mod places;
@@ -27,10 +29,12 @@ mod progress;
 mod shell;
 mod simulate;
 mod trouble;
+mod verbs;
 
-use args::{Args, Verb, help};
+use args::{Args, Verb, daemon::Step, help};
+use daemon::{care, serve};
 use exit::Exit;
-use output::{Answer, style::Style};
+use output::style::Style;
 use places::Here;
 use std::{
     env,
@@ -63,24 +67,32 @@ fn run(args: &Args) -> Result<Exit, Trouble> {
         }
         Verb::Completions(wanted) => shell::completions(wanted)?,
         Verb::Man(wanted) => shell::man(wanted)?,
-        other => unbuilt(args, other)?,
+        Verb::Serve(wanted) if wanted.background == Some(Step::Begin) => {
+            return Err(serve::leave());
+        }
+        Verb::Serve(wanted) => return serve::serve(&Here::find(&args.global)?, wanted),
+        Verb::Migrate(wanted) => care::migrate(&Here::find(&args.global)?, wanted)?,
+        _ => return block_on(verbs::run(args)),
     };
-    answer.write(json)?;
-    Ok(Exit::Done)
+    answer.write(json)
 }
 
-/// The verbs that are still being built: what they were asked for is checked already.
-fn unbuilt(args: &Args, verb: &Verb) -> Result<Answer, Trouble> {
-    let here = Here::find(&args.global)?;
-    let (here, words) = match verb {
-        Verb::Acquire(wanted) => here.last_word(wanted.resources.clone(), &args.global)?,
-        Verb::Release(wanted) => here.last_word(wanted.resources.clone(), &args.global)?,
-        Verb::Check(wanted) => (here, wanted.resources.clone()),
-        _ => (here, Vec::new()),
-    };
-    let resources = here.resources(&words)?;
-    let what = format!("this verb is still being built: {here:?} {resources:?}");
-    Err(Trouble::new(Exit::Unavailable, "unbuilt", what))
+/// One thread is enough for one command.
+fn block_on<T>(work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(work);
+            // What still waits for the system, such as somebody else to start the daemon, does not
+            // keep the user from the prompt.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => {
+            let what = format!("the system gives no more threads or files: {error}");
+            Err(Trouble::new(Exit::Unavailable, "no_runtime", what))
+        }
+    }
 }
 
 /// Tells why something was not done: a program on stdout, a person on stderr.

@@ -43,7 +43,7 @@ pub(crate) fn man(wanted: &Man) -> Result<Answer, Trouble> {
 
 fn printed(bytes: Vec<u8>, field: &str) -> Answer {
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    Answer { fields: json!({ field: text }), text }
+    Answer::done(text.clone(), json!({ field: text }))
 }
 
 /// The definition as a manual shows it: each verb by its full name, and the verbs that are not
@@ -80,5 +80,5 @@ fn write_all(command: &Command, folder: &Path) -> Result<Answer, Trouble> {
     })?;
     files.sort();
     let text = format!("{} pages written into {}", files.len(), folder.display());
-    Ok(Answer { text, fields: json!({ "folder": folder.display().to_string(), "files": files }) })
+    Ok(Answer::done(text, json!({ "folder": folder.display().to_string(), "files": files })))
 }

@@ -3,12 +3,14 @@
 //! | file | its part |
 //! |---|---|
 //! | `documents.rs` | every command the documents and the help show is run |
+//! | `locks.rs` | locks taken, kept, waited for, given back, broken; Ctrl-C |
 //! | `shell.rs` | completions and manual pages |
 //! | `simulate.rs` | the verb `simulate`: its table, its JSON, its exit codes |
 //! | `support.rs` | a house of its own for each test |
 //! | `usage.rs` | help, version, and what is said to wrong usage |
 
 mod documents;
+mod locks;
 mod shell;
 mod simulate;
 mod support;

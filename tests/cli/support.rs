@@ -121,9 +121,30 @@ impl House {
         self.run_command(self.command().args(args))
     }
 
+    /// The binary for an agent.
+    pub(crate) fn command_as(&self, agent: &str) -> Command {
+        let mut command = self.command();
+        command.env("LOCKKEEPER_AGENT", agent);
+        command
+    }
+
     /// Runs it for an agent.
     pub(crate) fn run_as(&self, agent: &str, args: &[&str]) -> Ran {
-        self.run_command(self.command().env("LOCKKEEPER_AGENT", agent).args(args))
+        self.run_command(self.command_as(agent).args(args))
+    }
+
+    /// Waits until so many wait for a resource.
+    #[track_caller]
+    pub(crate) fn until_waiting(&self, resource: &str, number: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ran = self.run(&["queue", resource, "--json"]).exits(0);
+            if ran.json()["waiting"] == number {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not {number} wait for {resource}: {}", ran.all());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Runs a command line, words apart, none of them quoted.

@@ -7,13 +7,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 ///
 /// Nobody has to: the first verb that needs a daemon starts one, and it ends by itself when nothing
 /// is held and nobody asks. Run it yourself to have it under a supervisor, to watch its log, or to
-/// open it to HTTP.
+/// open it to the network.
 #[derive(clap::Args, Clone, PartialEq, Debug)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 #[command(after_help = "\
 Examples:
   lockkeeper serve
-  lockkeeper serve --http 127.0.0.1:7420
+  lockkeeper serve --tcp 127.0.0.1:7420
   lockkeeper serve --idle-exit 10m
 
 Ctrl-C, TERM and `lockkeeper stop` end it. Locks survive: the next daemon finds them.
@@ -21,15 +21,11 @@ Ctrl-C, TERM and `lockkeeper stop` end it. Locks survive: the next daemon finds 
 Exit codes: 0 it was asked to end, 69 another daemon serves this store already, 74 store trouble,
 78 a place cannot be used, 2 wrong usage.")]
 pub(crate) struct Serve {
-    /// Serve HTTP here, too
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) http: Option<SocketAddr>,
-
     /// Serve JSON lines here, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) tcp: Option<SocketAddr>,
 
-    /// Let in by --http and --tcp only who knows the secret in this file; needed beyond loopback
+    /// Let in by --tcp only who knows the secret in this file; needed beyond loopback
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
 
@@ -37,9 +33,18 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "TIME", value_parser = span::any)]
     pub(crate) idle_exit: Option<Duration>,
 
-    /// Tell the one who waits through this pipe, and write the log to a file
-    #[arg(long, hide = true)]
-    pub(crate) background: bool,
+    /// Leave the terminal, tell whoever waits at stdout, and write the log to a file
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub(crate) background: Option<Step>,
+}
+
+/// The steps of a daemon into the background.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// Out of the terminal.
+    Begin,
+    /// To work.
+    GoOn,
 }
 
 /// End the daemon of this store.

@@ -41,9 +41,6 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("This program", &["completions", "man", "simulate"]),
 ];
 
-/// The verbs that work. The others are still being built: they are parsed, not shown.
-const READY: &[&str] = &["completions", "man", "simulate"];
-
 const AFTER: &str = "\
 Resources:
   src/main.rs     a path: the same file however it is spelled, in every worktree of a repository
@@ -73,19 +70,11 @@ Examples:
 
 /// The whole definition, with the first page in place.
 pub(crate) fn command() -> Command {
-    let mut command = Args::command();
-    let names: Vec<String> =
-        command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    for name in names.iter().filter(|name| !READY.contains(&name.as_str())) {
-        command = command.mut_subcommand(name, |verb| verb.hide(true));
-    }
+    let command = Args::command();
     let (verbs, options) = (verbs(&command), options(&command));
     command
         .about(ABOUT)
-        .long_about(match READY.contains(&"acquire") {
-            true => format!("{ABOUT}\n\n{STORY}"),
-            false => ABOUT.to_owned(),
-        })
+        .long_about(format!("{ABOUT}\n\n{STORY}"))
         .help_template(format!(
             "{{about-with-newline}}\n{{usage-heading}} lockkeeper VERB [OPTIONS] ...\n\n{verbs}\
              Options of every verb:\n{options}{{after-help}}"

@@ -2,15 +2,19 @@
 //!
 //! | file | its part |
 //! |---|---|
+//! | `graph.rs` | who waits for whom, drawn |
 //! | `shape.rs` | the JSON of holders, waiters, grants, deadlocks |
 //! | `style.rs` | colours, and when there are none |
+//! | `table.rs` | columns that fit the terminal |
 //! | `words.rs` | times, spans and modes in words |
 
+pub(crate) mod graph;
 pub(crate) mod shape;
 pub(crate) mod style;
+pub(crate) mod table;
 pub(crate) mod words;
 
-use crate::trouble::Trouble;
+use crate::{exit::Exit, trouble::Trouble};
 use serde_json::Value;
 use std::io::{self, Write};
 
@@ -21,30 +25,40 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// For programs: the fields beside `ok`.
     pub(crate) fields: Value,
+    /// How the program ends.
+    pub(crate) exit: Exit,
 }
 
 impl Answer {
+    /// What was asked for is done.
+    pub(crate) fn done(text: String, fields: Value) -> Answer {
+        Answer { text, fields, exit: Exit::Done }
+    }
+
     /// Writes it to stdout, in the form that is asked for.
-    pub(crate) fn write(&self, json: bool) -> Result<(), Trouble> {
+    pub(crate) fn write(&self, json: bool) -> Result<Exit, Trouble> {
         let text = match json {
-            true => with_ok(&self.fields).to_string(),
-            false if self.text.is_empty() => return Ok(()),
+            true => self.json().to_string(),
+            false if self.text.is_empty() => return Ok(self.exit),
             false => self.text.trim_end().to_owned(),
         };
         match say(&mut io::stdout().lock(), &text) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.exit),
             Err(error) => Err(Trouble::unwritten(&error)),
         }
     }
-}
 
-fn with_ok(fields: &Value) -> Value {
-    let mut object = serde_json::Map::new();
-    object.insert("ok".into(), true.into());
-    if let Value::Object(fields) = fields {
-        object.extend(fields.clone());
+    fn json(&self) -> Value {
+        let mut object = serde_json::Map::new();
+        object.insert("ok".into(), (self.exit == Exit::Done).into());
+        if self.exit != Exit::Done {
+            object.insert("exit".into(), self.exit.code().into());
+        }
+        if let Value::Object(fields) = &self.fields {
+            object.extend(fields.clone());
+        }
+        Value::Object(object)
     }
-    Value::Object(object)
 }
 
 /// Writes and flushes one answer. `false`: nobody reads any more, as after `| head`; that is the

@@ -8,7 +8,7 @@ use std::{
 /// Whether and how text is dressed up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Style {
-    colours: bool,
+    pub(crate) colours: bool,
     /// How many columns there are; `None` where nobody counts them.
     pub(crate) width: Option<usize>,
 }

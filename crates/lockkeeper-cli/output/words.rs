@@ -63,6 +63,20 @@ pub(crate) fn waiting(number: usize) -> String {
     }
 }
 
+/// `1 lock`, `2 locks`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
+/// `1 lock is`, `2 locks are`.
+pub(crate) fn are(number: usize, what: &str) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", count(number, what))
+}
+
 /// A text somebody else wrote, in quotes, on one line, and not without end.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 120;

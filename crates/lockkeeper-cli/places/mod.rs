@@ -26,8 +26,25 @@ pub(crate) const AGENT: &str = "LOCKKEEPER_AGENT";
 pub(crate) const PROJECT: &str = "LOCKKEEPER_PROJECT";
 pub(crate) const STORE: &str = "LOCKKEEPER_STORE";
 pub(crate) const SOCKET: &str = "LOCKKEEPER_SOCKET";
+/// The session of the `lockkeeper run` this process runs under.
+pub(crate) const SESSION: &str = "LOCKKEEPER_SESSION";
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
+
+/// After how long a daemon that was started by itself ends when nobody needs it.
+pub(crate) const IDLE_EXIT: &str = "LOCKKEEPER_IDLE_EXIT";
+
+/// What a `lockkeeper run` tells the command it runs, and nobody else.
+pub(crate) const OF_RUN: &[&str] = &[
+    SESSION,
+    PROJECT,
+    AGENT,
+    SOCKET,
+    "LOCKKEEPER_TOKEN",
+    "LOCKKEEPER_LOCK_ID",
+    "LOCKKEEPER_RESOURCE",
+    "LOCKKEEPER_EXPIRES_AT",
+];
 
 /// What the process was given: its variables and its folder. A value, so that tests can make one
 /// up.

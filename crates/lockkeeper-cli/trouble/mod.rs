@@ -104,7 +104,12 @@ impl Trouble {
 
     /// The store cannot be used.
     pub(crate) fn store(error: &StoreError) -> Trouble {
-        let mut trouble = Trouble::new(Exit::Store, "store", error.to_string());
+        let (exit, code) = match error {
+            // Nothing is wrong with it: somebody else serves it.
+            StoreError::Owned { .. } => (Exit::Unavailable, "owned"),
+            _ => (Exit::Store, "store"),
+        };
+        let mut trouble = Trouble::new(exit, code, error.to_string());
         trouble.legacy_code = Some(error.legacy_code());
         trouble.retryable = !matches!(error, StoreError::Corrupt { .. });
         trouble
@@ -117,6 +122,11 @@ impl Trouble {
             CallError::Unavailable(Unavailable::Store(error) | Unavailable::NotServing(error)) => {
                 Trouble::store(error)
             }
+            CallError::Unavailable(Unavailable::Daemon { code, said }) if **code == *"store" => {
+                let mut trouble = Trouble::new(Exit::Store, "store", &**said);
+                trouble.retryable = true;
+                trouble
+            }
             CallError::Unavailable(other) => {
                 let mut trouble = Trouble::new(Exit::Unavailable, "unavailable", other.to_string());
                 trouble.legacy_code = Some("E306");
@@ -124,6 +134,24 @@ impl Trouble {
                 trouble
             }
         }
+    }
+
+    /// Reads back what [`Trouble::json`] wrote, in another process.
+    pub(crate) fn from_json(said: &Value) -> Option<Trouble> {
+        let code = u8::try_from(said.get("exit")?.as_u64()?).ok()?;
+        let Value::Object(mut more) = said.get("error")?.clone() else { return None };
+        let mut text = |name: &str| match more.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let (word, message) = (text("code")?, text("message")?);
+        let next = text("next");
+        text("legacy_code");
+        let retryable = more.remove("retryable") == Some(Value::Bool(true));
+        let exit = Exit::of_code(code);
+        let mut trouble = Trouble::new(exit, word, message);
+        (trouble.next, trouble.retryable, trouble.more) = (next, retryable, more);
+        Some(trouble)
     }
 
     /// For people, in lines.

@@ -3,11 +3,11 @@
 use super::{Asker, Trouble, Wanted};
 use crate::{
     exit::Exit,
-    output::{shape, words},
+    output::{graph, shape, words},
 };
 use lockkeeper::{
-    DeadlockReport, EdgeKind, FailedClaim, Holder, Limit, Obstacle, Participant, Refusal, Subject,
-    Timestamp, WhyNotClaimed,
+    DeadlockReport, FailedClaim, Holder, Limit, Obstacle, Refusal, Subject, Timestamp,
+    WhyNotClaimed,
 };
 use serde_json::Value;
 
@@ -114,7 +114,7 @@ fn obstacle(obstacle: &Obstacle, asker: &Asker<'_>) -> String {
 
 /// `is locked by …`: the words the users of earlier tools look for.
 fn locked_by(holder: &Holder, asker: &Asker<'_>) -> String {
-    let you = if *holder.agent == *asker.agent { " (you, in another session)" } else { "" };
+    let you = if *holder.agent == *asker.agent { " (you)" } else { "" };
     format!(
         "is locked by {}{you}{}, {}",
         holder.agent,
@@ -151,23 +151,14 @@ fn unclaimed(failed: &FailedClaim, asker: &Asker<'_>) -> String {
 
 /// The ring of a deadlock, from the requester on, and who lost.
 fn ring(report: &DeadlockReport, asker: &Asker<'_>) -> String {
-    let mut text = String::from("deadlock: this could only have waited for itself");
-    let count = report.participants.len();
-    for (at, one) in report.participants.iter().enumerate() {
-        let next = &report.participants[(at + 1) % count].rank.agent;
-        let mark = match at {
-            _ if count == 1 => "─",
-            0 => "╭▸",
-            _ if at + 1 == count => "╰─",
-            _ => "│ ",
-        };
-        text.push_str(&format!("\n  {mark} {} {}", one.rank.agent, waits(one, next)));
+    let mut text = String::from("deadlock: nobody in this ring could ever have gone on");
+    for line in graph::ring(report) {
+        text.push_str(&format!("\n  {line}"));
     }
     if let Some(victim) = report.victim() {
-        let name = &victim.rank.agent;
-        let who =
-            if **name == *asker.agent { "you gave way".into() } else { format!("{name} gave way") };
-        text.push_str(&format!("\n{who}"));
+        let name = &*victim.rank.agent;
+        let who = if name == asker.agent { "you" } else { name };
+        text.push_str(&format!("\n{who} gave way"));
         match report.freed.len() {
             0 => {}
             1 => text.push_str(", and 1 lock was released for the others"),
@@ -175,14 +166,6 @@ fn ring(report: &DeadlockReport, asker: &Asker<'_>) -> String {
         }
     }
     text
-}
-
-fn waits(one: &Participant, next: &str) -> String {
-    match (&one.resource, one.edge) {
-        (Some(resource), EdgeKind::Soft) => format!("waits for {resource} behind {next}"),
-        (Some(resource), _) => format!("waits for {resource} held by {next}"),
-        (None, _) => format!("waits for {next} itself"),
-    }
 }
 
 /// One thing to do now, and never one that takes something from somebody.

@@ -1,0 +1,91 @@
+//! Finds the daemon of a store: at its socket, or where its owner says it can be reached.
+
+use super::start;
+use crate::{
+    exit::Exit,
+    output,
+    places::{Here, runtime},
+    trouble::Trouble,
+};
+use lockkeeper::{
+    remote::{Address, Client, ConnectError},
+    store,
+};
+use std::path::{Path, PathBuf};
+
+/// The word for a daemon that is of another version and speaks otherwise.
+pub(super) const OTHER_PROTOCOL: &str = "other_version";
+
+/// The daemon, if one runs.
+pub(crate) async fn running(here: &Here) -> Result<Option<Client>, Trouble> {
+    if let Some(client) = at(&here.socket).await? {
+        return Ok(Some(client));
+    }
+    // Started with another socket, it has noted which one beside the store.
+    match noted(here) {
+        Some(socket) if socket != here.socket => at(&socket).await,
+        _ => Ok(None),
+    }
+}
+
+/// The daemon; if none runs, one is started.
+pub(crate) async fn reach(here: &Here) -> Result<Client, Trouble> {
+    match running(here).await {
+        Ok(Some(client)) if start::is_older(&client.hello().version) => {
+            drop(client);
+            start::hand_over(here).await
+        }
+        Ok(Some(client)) => {
+            remark_newer(here, &client);
+            Ok(client)
+        }
+        Ok(None) => start::start(here).await,
+        Err(trouble) if trouble.code == OTHER_PROTOCOL => start::start(here).await,
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// A newer daemon that speaks as we do is as good as ours.
+fn remark_newer(here: &Here, client: &Client) {
+    let version = &client.hello().version;
+    if version != start::VERSION && !here.json {
+        output::remark(&format!(
+            "note: the daemon is version {version}, newer than this program, {}",
+            start::VERSION
+        ));
+    }
+}
+
+/// Where the owner of the store says it listens.
+fn noted(here: &Here) -> Option<PathBuf> {
+    let card = store::owner(&here.store).ok().flatten()?;
+    card.reach.map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+async fn at(socket: &Path) -> Result<Option<Client>, Trouble> {
+    if let Some(folder) = socket.parent() {
+        runtime::check_folder(folder)?;
+    }
+    match Client::connect(&Address::Unix(socket.to_path_buf())).await {
+        Ok(client) => Ok(Some(client)),
+        Err(error) if error.is_nobody_there() => Ok(None),
+        Err(error) => Err(unconnected(&error)),
+    }
+}
+
+/// Why there is no connection.
+pub(crate) fn unconnected(error: &ConnectError) -> Trouble {
+    let (exit, code) = match error {
+        ConnectError::NobodyThere { .. } => (Exit::Unavailable, "no_daemon"),
+        ConnectError::Refused { .. } => (Exit::NotPermitted, "not_permitted"),
+        ConnectError::OtherProtocol { .. } => (Exit::Unavailable, OTHER_PROTOCOL),
+        _ => (Exit::Unavailable, "unavailable"),
+    };
+    let mut trouble = Trouble::new(exit, code, error.to_string());
+    trouble.legacy_code = Some("E306");
+    trouble.retryable = exit == Exit::Unavailable;
+    if let ConnectError::OtherProtocol { version, .. } = error {
+        trouble = trouble.with("daemon_version", version.as_str());
+    }
+    trouble.next("`lockkeeper doctor` looks for the cause")
+}
