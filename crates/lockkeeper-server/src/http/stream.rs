@@ -43,17 +43,16 @@ impl Patient {
 pub(crate) async fn gone(stream: &TcpStream) {
     // This interest is never ready for bytes, only for the end of them.
     #[cfg(target_os = "linux")]
-    while let Ok(ready) = stream.ready(tokio::io::Interest::PRIORITY).await {
-        if ready.is_read_closed() {
+    {
+        use tokio::io::Interest;
+        if stream.ready(Interest::PRIORITY).await.is_ok_and(|ready| ready.is_read_closed()) {
             return;
         }
     }
     // Elsewhere the library notices it, unless more requests wait behind the one at hand.
     #[cfg(not(target_os = "linux"))]
-    {
-        let _ = stream;
-        std::future::pending::<()>().await;
-    }
+    let _ = stream;
+    std::future::pending::<()>().await;
 }
 
 impl AsyncRead for Patient {

@@ -15,6 +15,8 @@ pub(crate) struct Client {
     pub(crate) wire: BufReader<TcpStream>,
     host: String,
     headers: Vec<(String, String)>,
+    /// Whether a body in pieces came to its end, and was not cut off.
+    pub(crate) is_whole: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +46,12 @@ impl Client {
     pub(crate) async fn new(addr: SocketAddr) -> Client {
         let stream = TcpStream::connect(addr).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { wire: BufReader::new(stream), host: addr.to_string(), headers: Vec::new() }
+        Client {
+            wire: BufReader::new(stream),
+            host: addr.to_string(),
+            headers: Vec::new(),
+            is_whole: false,
+        }
     }
 
     /// Sends this with each request; an empty value leaves the header out.
@@ -156,6 +163,7 @@ impl Client {
         let mut body = vec![0; size + 2];
         self.wire.read_exact(&mut body).await.ok()?;
         body.truncate(size);
+        self.is_whole = size == 0;
         (size > 0).then(|| String::from_utf8(body).unwrap())
     }
 

@@ -94,6 +94,7 @@ async fn nothing_is_left_out_and_nothing_comes_twice_however_often_it_is_cut() {
             assert_eq!(event.data["event"], event.name.as_str());
             assert_eq!(event.data["project_id"], "p");
             assert_eq!(event.data["seq"].as_u64(), event.id);
+            assert_eq!(event.id, Some(heard.len() as u64 + 1));
             heard.extend(event.id);
             if event.name == "session.ended" {
                 break 'all;
@@ -103,8 +104,6 @@ async fn nothing_is_left_out_and_nothing_comes_twice_however_often_it_is_cut() {
     }
     work.await.unwrap();
     assert!(cuts > 20, "{cuts}");
-    let expected: Vec<u64> = (1..=heard.len() as u64).collect();
-    assert_eq!(heard, expected);
     assert_eq!(heard.len() as u64, 2 * ROUNDS + 1);
     live.stop().await;
 }
@@ -180,5 +179,6 @@ async fn a_silent_stream_says_that_it_is_there_and_ends_with_the_server() {
     assert!(comment.starts_with(": "), "{comment:?}");
     client.call("daemon.stop", json!({})).await;
     assert!(source.next().await.is_none());
+    assert!(source.client.is_whole, "it ends in order");
     live.stopped().await;
 }

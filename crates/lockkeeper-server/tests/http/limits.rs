@@ -15,6 +15,9 @@ use tokio::{
 /// So short that a test can wait for it, and only for it.
 const SOON: Duration = Duration::from_millis(200);
 
+/// The same, where a test must be faster than this more than once.
+const LATER: Duration = Duration::from_secs(1);
+
 fn is(reply: &Reply, status: u16, word: &str) {
     assert_eq!((reply.status, reply.word().as_str()), (status, word), "{reply:?}");
     let retryable = reply.json()["error"]["data"]["retryable"] == true;
@@ -81,7 +84,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_head_that_drips_and_a_connection_that_says_nothing_are_cut() {
-    let live = Live::limited(HttpLimits { head_for: SOON, ..HttpLimits::default() }).await;
+    let live = Live::limited(HttpLimits { head_for: LATER, ..HttpLimits::default() }).await;
     let mut silent = live.client().await;
     let mut kept = live.client().await;
     assert_eq!(kept.get("/healthz").await.status, 200);
@@ -90,7 +93,7 @@ async fn a_head_that_drips_and_a_connection_that_says_nothing_are_cut() {
     let drip = async {
         let head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ";
         let head = head.iter().chain(std::iter::repeat(&b'x'));
-        let mut ticks = tokio::time::interval(SOON / 20);
+        let mut ticks = tokio::time::interval(LATER / 50);
         for &byte in head {
             ticks.tick().await;
             if write.write_all(&[byte]).await.is_err() {
@@ -273,11 +276,11 @@ async fn a_client_that_reads_nothing_is_cut_and_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn it_does_not_end_for_idleness_while_somebody_listens() {
-    let live = Live::with(|_, server, _| server.idle_exit = Some(SOON)).await;
+    let live = Live::with(|_, server, _| server.idle_exit = Some(LATER)).await;
     let mut listener: Client = live.client().await;
     listener.send("GET", "/v1/events", None).await;
     assert_eq!(listener.head().await.unwrap().status, 200);
-    tokio::time::sleep(SOON * 3).await;
+    tokio::time::sleep(LATER * 2).await;
     serves(&live).await;
     drop(listener);
     let report = live.stopped().await;
