@@ -258,13 +258,15 @@ impl House {
         let config = self.manager.config();
         let is_kept = |config: &&Config| config.durability != Durability::Memory;
         let path = config.filter(is_kept).and_then(|config| config.path.as_ref());
+        let (now, shown_for) = self.manager.now_exactly();
         Hello {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: wire::PROTOCOL,
             pid: std::process::id(),
             store: path.map(|path| path.display().to_string()),
             started_at: self.started_at,
-            now: self.manager.now(),
+            now,
+            now_for_us: shown_for.as_micros() as u32,
         }
     }
 

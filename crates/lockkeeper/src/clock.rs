@@ -25,20 +25,32 @@ impl Clock {
         Clock { started: Instant::now(), base: Arc::new(AtomicU64::new(millis(wall))) }
     }
 
+    /// What it shows, and for how long it has: less than a millisecond, rounded up.
+    pub(crate) fn now_exactly(&self) -> (Timestamp, Duration) {
+        let base = self.base.load(Ordering::Relaxed);
+        let elapsed = self.started.elapsed();
+        let fraction =
+            Duration::from_micros(u64::from(elapsed.subsec_nanos() % 1_000_000).div_ceil(1_000));
+        (Timestamp(base.saturating_add(millis(elapsed))), fraction)
+    }
+
     /// Follows the clock of somebody who was asked at a moment, and said what it showed some time
-    /// after that. Shows the same, or a little more, but never less: what was said had lost the
-    /// fraction of a millisecond.
+    /// after that, and for how long. Shows the same, or a little more, but never less.
     #[cfg(feature = "remote")]
-    pub(crate) fn following(asked: Instant, showed: Timestamp) -> Clock {
-        Clock { started: asked, base: Arc::new(AtomicU64::new(showed.0.saturating_add(1))) }
+    pub(crate) fn following(asked: Instant, showed: (Timestamp, Duration)) -> Clock {
+        let clock = Clock { started: asked - showed.1, base: Arc::default() };
+        clock.base.store(showed.0.0, Ordering::Relaxed);
+        clock
     }
 
     /// Follows another one from now on, or the same one started anew. This one is never set back,
     /// so the other may be behind: returns by how much.
     #[cfg(feature = "remote")]
-    pub(crate) fn follow(&self, asked: Instant, showed: Timestamp) -> u64 {
-        let since_start = millis(asked.saturating_duration_since(self.started));
-        let wanted = showed.0.saturating_add(1).saturating_sub(since_start);
+    pub(crate) fn follow(&self, asked: Instant, showed: (Timestamp, Duration)) -> u64 {
+        let since_start = asked.saturating_duration_since(self.started);
+        // What the fraction of ours lacks to that of the other is made good by a whole millisecond.
+        let is_short = since_start.subsec_nanos() % 1_000_000 < showed.1.subsec_nanos();
+        let wanted = showed.0.0.saturating_sub(millis(since_start)).saturating_add(is_short.into());
         self.base.fetch_max(wanted, Ordering::Relaxed).saturating_sub(wanted)
     }
 
@@ -86,16 +98,16 @@ mod tests {
         {
             // The other clock started that much earlier than whole milliseconds of ours.
             let other = Instant::now() - micros(5_000_000 + ahead);
-            let shows = |other: Instant| Timestamp(millis(other.elapsed()));
+            let other = Clock { started: other, base: Arc::default() };
             let asked = Instant::now();
             tokio::time::advance(micros(travel)).await;
-            let clock = Clock::following(asked, shows(other));
-            let kept = Clock::following(asked, Timestamp(1));
-            assert_eq!(kept.follow(asked, shows(other)), 0);
+            let clock = Clock::following(asked, other.now_exactly());
+            let kept = Clock::following(asked, (Timestamp(1), Duration::ZERO));
+            assert_eq!(kept.follow(asked, other.now_exactly()), 0);
             tokio::time::advance(micros(later)).await;
             for clock in [clock, kept] {
-                assert!(clock.now() >= shows(other), "{ahead} {travel} {later}");
-                assert!(clock.now().since(shows(other)) <= 2 + travel / 1_000);
+                assert!(clock.now() >= other.now(), "{ahead} {travel} {later}");
+                assert!(clock.now().since(other.now()) <= 2 + travel / 1_000);
             }
         }
     }
@@ -105,12 +117,13 @@ mod tests {
     #[cfg(feature = "remote")]
     #[tokio::test(start_paused = true)]
     async fn one_that_follows_is_not_set_back() {
-        let clock = Clock::following(Instant::now(), Timestamp(10_000));
+        let shows = |millis| (Timestamp(millis), Duration::ZERO);
+        let clock = Clock::following(Instant::now(), shows(10_000));
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(clock.follow(Instant::now(), Timestamp(7_000)), 3_500);
-        assert_eq!(clock.now(), Timestamp(10_501));
-        assert_eq!(clock.follow(Instant::now(), Timestamp(20_000)), 0);
-        assert_eq!(clock.now(), Timestamp(20_001));
+        assert_eq!(clock.follow(Instant::now(), shows(7_000)), 3_500);
+        assert_eq!(clock.now(), Timestamp(10_500));
+        assert_eq!(clock.follow(Instant::now(), shows(20_000)), 0);
+        assert_eq!(clock.now(), Timestamp(20_000));
     }
 
     #[test]

@@ -64,10 +64,8 @@ impl Events {
                         return Some(heard);
                     }
                 }
-                // It will show in the numbers.
-                Err(broadcast::error::RecvError::Lagged(_)) if self.far.is_some() => {}
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
-                    return Some(Heard::Missed(missed));
+                    return Some(self.lagged(missed));
                 }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
@@ -86,13 +84,20 @@ impl Events {
                         return Some(heard);
                     }
                 }
-                Err(broadcast::error::TryRecvError::Lagged(_)) if self.far.is_some() => {}
                 Err(broadcast::error::TryRecvError::Lagged(missed)) => {
-                    return Some(Heard::Missed(missed));
+                    return Some(self.lagged(missed));
                 }
                 Err(_) => return None,
             }
         }
+    }
+
+    fn lagged(&mut self, missed: u64) -> Heard {
+        // Told now: the numbers must not tell it again.
+        if let Some(far) = &mut self.far {
+            far.clear();
+        }
+        Heard::Missed(missed)
     }
 
     /// An event, or first how many before it are gone. What was heard before is not heard again.

@@ -7,14 +7,14 @@
 
 use crate::{
     LockActor, Question,
-    actor::{Ask, KeepAlive, OpenOwned, Owed},
+    actor::{Ask, KeepAlive, OpenOwned, Owed, See},
     error::{CallError, Unavailable},
     guard::{GuardBook, HoldState},
     house::{ASK_AGAIN, Running},
     session::{Owner, Session},
     told::Told,
 };
-use kameo::{actor::ActorRef, error::SendError, message::Message, reply::DelegatedReply};
+use kameo::{actor::ActorRef, error::SendError};
 use lockkeeper_core::{Answer, Command, OpenSession, SessionId};
 use std::sync::Arc;
 
@@ -142,17 +142,14 @@ impl Line {
     }
 
     /// Asks a question, again if the actor was restarted meanwhile.
-    pub(crate) async fn see<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable>
-    where
-        LockActor: Message<Q, Reply = DelegatedReply<Result<Q::Answer, Unavailable>>>,
-    {
+    pub(crate) async fn see<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable> {
         let running = match self {
             Line::Actor(running) => running,
             #[cfg(feature = "remote")]
             Line::Wire(far) => return far.see(question).await,
         };
         loop {
-            match running.actor.ask(question.clone()).send().await {
+            match running.actor.ask(See(question.clone())).send().await {
                 Ok(seen) => return Ok(seen),
                 Err(SendError::HandlerError(why)) => return Err(why),
                 Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown),

@@ -37,6 +37,10 @@ impl Project {
         Project { manager, line }
     }
 
+    pub(crate) fn line(&self) -> &Line {
+        &self.line
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.line.project()
@@ -196,7 +200,7 @@ impl Project {
         Ok(())
     }
 
-    async fn do_it(&self, command: Command) -> Result<Answer, CallError> {
+    pub(crate) async fn do_it(&self, command: Command) -> Result<Answer, CallError> {
         self.line.do_it(command).await
     }
 }

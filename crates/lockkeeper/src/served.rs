@@ -2,13 +2,13 @@
 
 use crate::{
     Config, LockManager, Project,
-    actor::See,
     error::{CallError, Unavailable},
     manager::End,
     question::Question,
 };
 use kameo::error::SendError;
 use lockkeeper_core::{Answer, Command, Timestamp};
+use std::time::Duration;
 
 /// How often one command is sent again because the actor died before it answered.
 const ASK_MAX: usize = 10_000;
@@ -20,8 +20,9 @@ impl Project {
     /// its place if it has a request id; without one it may be refused, because it waits already.
     pub async fn command(&self, command: impl Into<Command>) -> Result<Answer, CallError> {
         let command = command.into();
+        let Ok(actor) = self.actor() else { return self.do_it(command).await };
         for _ in 0..ASK_MAX {
-            match self.actor()?.ask(command.clone()).send().await {
+            match actor.ask(command.clone()).send().await {
                 Ok(answer) => return Ok(answer),
                 Err(SendError::HandlerError(error)) => return Err(error),
                 Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),
@@ -33,14 +34,7 @@ impl Project {
 
     /// Any question, answered once everything that was seen is on record.
     pub async fn see<Q: Question>(&self, question: Q) -> Result<Q::Answer, Unavailable> {
-        loop {
-            match self.actor()?.ask(See(question.clone())).send().await {
-                Ok(seen) => return Ok(seen),
-                Err(SendError::HandlerError(why)) => return Err(why),
-                Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown),
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
+        self.line().see(question).await
     }
 }
 
@@ -52,6 +46,11 @@ impl LockManager {
             #[cfg(feature = "remote")]
             End::Far(_) => None,
         }
+    }
+
+    /// What its clock shows, and for how long it has, rounded up to microseconds.
+    pub fn now_exactly(&self) -> (Timestamp, Duration) {
+        self.inner().clock().now_exactly()
     }
 
     /// What its clock shows, by which every lease and every wait is measured.

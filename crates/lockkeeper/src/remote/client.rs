@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     AuditFilter, AuditRow, CallError, Question, Unavailable,
+    clock::Clock,
     wire::{
         self, Attach, Attached, Hello, InProject, Incoming, Note, Open, Status, Subscribe,
         Subscribed,
@@ -22,10 +23,7 @@ use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::{
-    sync::{oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{oneshot, watch};
 
 /// One connection to a daemon, for as long as it lasts. Cheap to clone: all clones are the same
 /// connection, and requests of many tasks travel on it at once, each in one piece.
@@ -52,7 +50,7 @@ pub struct Client {
 struct Handle {
     shared: Arc<Shared>,
     hello: Hello,
-    asked: Instant,
+    clock: Clock,
 }
 
 impl Drop for Handle {
@@ -96,7 +94,8 @@ impl Client {
             let why = pump(&stream, Inbox::new(read), &end.shared.outbox, heard).await;
             end.shared.end(&format!("{}: {why}", end.address));
         });
-        Ok(Client { handle: Arc::new(Handle { shared, hello, asked }) })
+        let clock = Clock::following(asked, hello.clock());
+        Ok(Client { handle: Arc::new(Handle { shared, hello, clock }) })
     }
 
     /// Who is at the other end, as it said when the connection was opened.
@@ -107,7 +106,7 @@ impl Client {
     /// What the daemon's clock shows now, or a little more, but never less: whoever goes by this
     /// sees a lease end no later than the daemon does.
     pub fn now(&self) -> Timestamp {
-        self.handle.hello.now.after(self.handle.asked.elapsed())
+        self.handle.clock.now()
     }
 
     /// What it says without being asked, from now on.

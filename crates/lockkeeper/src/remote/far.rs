@@ -14,8 +14,8 @@ use crate::{
     wire::{InProject, Open},
 };
 use lockkeeper_core::{
-    Answer, Command, Credential, EndCause, EndSession, Holder, LockId, OpenSession, Renew,
-    SessionId, SessionKind,
+    Answer, Command, Credential, EndCause, EndSession, Holder, LockId, OpenSession, Refusal, Renew,
+    Resource, SessionId, SessionKind,
 };
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -76,6 +76,7 @@ impl Far {
             }
             _ => {}
         }
+        check(&command)?;
         let (tell, told) = oneshot::channel();
         self.wish(What::Command(command), Tell::Owner(tell, owner.clone()))?;
         told.await.map_err(|_| Unavailable::ShutDown)?
@@ -106,6 +107,7 @@ impl Far {
     }
 
     pub(crate) async fn do_it(&self, command: Command) -> Result<Answer, CallError> {
+        check(&command)?;
         let (tell, told) = oneshot::channel();
         self.wish(What::Command(command), Tell::Plain(tell))?;
         told.await.map_err(|_| Unavailable::ShutDown)?
@@ -129,5 +131,26 @@ impl Far {
             }
         }
         Ok((ended, released))
+    }
+}
+
+/// Refuses what is no resource, as the lock table would. A line with it would not even be read.
+fn check(command: &Command) -> Result<(), Refusal> {
+    let refuse = |resource: &Resource| match resource.problem(usize::MAX) {
+        None => Ok(()),
+        Some(problem) => {
+            let resource = resource.to_string();
+            Err(Refusal::InvalidResource { resource, problem })
+        }
+    };
+    match command {
+        Command::Acquire(it) => refuse(&it.resource),
+        Command::AcquireAll(it) => it.wants.iter().try_for_each(|(resource, _)| refuse(resource)),
+        Command::ForceUnlock(it) => refuse(&it.resource),
+        Command::DeclareCapacity(it) => refuse(&it.resource),
+        Command::ClaimTasks(it) => it.claims.iter().try_for_each(|claim| refuse(&claim.task)),
+        Command::ReopenTask(it) => refuse(&it.task),
+        Command::ForgetTask(it) => refuse(&it.task),
+        _ => Ok(()),
     }
 }

@@ -158,7 +158,7 @@ impl Link {
         let (events, _) = broadcast::channel(connect.events_capacity.max(1));
         Link {
             connect,
-            clock: Clock::following(first.asked, first.hello.now),
+            clock: Clock::following(first.asked, first.hello.clock()),
             ahead: AtomicU64::new(0),
             books: Mutex::default(),
             events,
@@ -309,7 +309,7 @@ impl Link {
 
     /// A connection is there. The sessions are taken up again, before anything else is asked.
     pub(super) fn resume(&self, dialled: &Dialled) -> Arc<Outbox> {
-        let ahead = self.clock.follow(dialled.asked, dialled.hello.now);
+        let ahead = self.clock.follow(dialled.asked, dialled.hello.clock());
         self.ahead.store(ahead, Ordering::Relaxed);
         let outbox = Arc::new(Outbox::default());
         let linger_ms = self.linger_ms();

@@ -210,6 +210,21 @@ pub struct Hello {
     pub started_at: Timestamp,
     /// What its clock shows now.
     pub now: Timestamp,
+    /// For how long it has, in microseconds, rounded up: with it a client's clock can be as exact as
+    /// the daemon's without ever being behind.
+    #[serde(default = "a_millisecond")]
+    pub now_for_us: u32,
+}
+
+fn a_millisecond() -> u32 {
+    1_000
+}
+
+impl Hello {
+    /// What the clock showed, and for how long it had.
+    pub(crate) fn clock(&self) -> (Timestamp, std::time::Duration) {
+        (self.now, std::time::Duration::from_micros(self.now_for_us.into()))
+    }
 }
 
 /// Opens a session.

@@ -42,7 +42,7 @@ async fn fall(bench: &Bench, agent: &AgentHandle<Puppet>) {
 
 #[tokio::test(start_paused = true)]
 async fn never() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (orchestrator, agent) = begin(&bench, RestartAgent::Never).await;
     fall(&bench, &agent).await;
     has_ended(&agent).await;
@@ -54,7 +54,7 @@ async fn never() {
 /// At most so often, each time after twice the pause; not when it returned.
 #[tokio::test(start_paused = true)]
 async fn on_failure() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let restart = RestartAgent::OnFailure { at_most: 2, pause: secs(10) };
     let (orchestrator, agent) = begin(&bench, restart).await;
     for (next, pause) in [(2, 10), (3, 20)] {
@@ -78,7 +78,7 @@ async fn on_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn always() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (orchestrator, agent) = begin(&bench, RestartAgent::Always { pause: secs(1) }).await;
     for next in 2..6 {
         agent.actor_ref().tell(Leave).await.unwrap();
@@ -94,7 +94,7 @@ async fn always() {
 /// An agent whose next life waits for its pause while the orchestrator is shut down never begins.
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_restarts() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (orchestrator, agent) = begin(&bench, RestartAgent::Always { pause: secs(5) }).await;
     fall(&bench, &agent).await;
     orchestrator.shutdown().await;
@@ -169,7 +169,7 @@ async fn shutdown_of_the_deaf() {
 /// Many agents, all killed at the same moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_at_once() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let orchestrator = Orchestrator::over(bench.manager.clone());
     let mut agents = Vec::new();
     for n in 0..100 {

@@ -2,6 +2,7 @@
 
 use crate::{
     cancel::{everywhere, is_free},
+    place::Place,
     support::{Bench, DEMO, both, file, poll_once, secs, yields},
 };
 use lockkeeper::{LockGuard, LockManager, LockMode};
@@ -224,5 +225,6 @@ async fn views(bench: Bench) {
     drop(guard);
     bench.at_rest().await;
     let manager: LockManager = bench.manager.clone();
-    assert!(crate::support::cut(1, manager.shutdown(), async || yields(1).await).await.is_none());
+    let cut = crate::support::cut(1, manager.shutdown(), async || yields(1).await).await;
+    assert!(cut.is_none() || Place::IS_FAR, "there was something to wait for");
 }

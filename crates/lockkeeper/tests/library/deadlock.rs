@@ -1,8 +1,9 @@
 //! Deadlocks are broken at the request that closes them: one victim, everybody else goes on, and
 //! the whole story is told in every way it is told.
 
-use crate::support::{
-    Bench, Room, both, file, listen, poll_once, secs, until, warnings_of, yields,
+use crate::{
+    place::Place,
+    support::{Bench, Room, both, file, listen, poll_once, secs, until, warnings_of, yields},
 };
 use lockkeeper::{
     AcquireError, AuditFilter, ConvertError, DeadlockReport, EdgeKind, Events, FenceGate, Heard,
@@ -99,7 +100,9 @@ async fn two_in_opposite_order(bench: Bench) {
     let got = waiting.await.unwrap().unwrap();
     assert!(got.token() > two.token(), "I2");
     assert!(one.is_valid() && got.is_valid());
-    assert_eq!((two.is_valid(), two.lost().await), (false, Lost::Revoked));
+    // In this process before the other one had it; from a daemon the news come beside the answer.
+    assert!(Place::IS_FAR || !two.is_valid());
+    assert_eq!((two.lost().await, two.is_valid()), (Lost::Revoked, false));
     told_once(&bench, &project, &mut events, &report).await;
     assert!(project.wait_graph().await.unwrap().edges.is_empty());
     // The victim's late release disturbs nobody.
@@ -134,6 +137,9 @@ async fn a_ring_of_eight(bench: Bench) {
         handles.push(tokio::spawn(async move {
             let got = session.acquire(room.resource.clone()).await;
             if let Ok(second) = &got {
+                if Place::IS_FAR {
+                    before.lost().await;
+                }
                 assert!(!before.is_valid(), "I3: the one before has it, too");
                 assert!(first.is_valid());
                 drop(room.enter(second));

@@ -1,6 +1,6 @@
 //! Guards that are dropped, however many and wherever that happens, give their locks back.
 
-use crate::support::{Bench, DEMO, active_rows, both, file};
+use crate::support::{Bench, DEMO, both, file};
 use lockkeeper::{Command, Config, LockGuard, LockManager, Resource, SessionId, Stats, Upgrade};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -76,13 +76,13 @@ async fn in_panics(bench: Bench) {
 /// I13: behind a mailbox that is full of other work.
 async fn while_the_actor_is_busy(bench: Bench) {
     let guards = many(&bench).await;
-    let demo = bench.demo().await;
+    let actor = bench.actor().await;
     for at in 0..20_000 {
-        demo.actor().unwrap().tell(Command::Tick).try_send().unwrap();
+        actor.tell(Command::Tick).try_send().unwrap();
         if at == 10_000 {
             let other = SessionId::from_u64(7);
             let upgrade = Upgrade { session: other, lock: guards[0].id(), options: <_>::default() };
-            demo.actor().unwrap().tell(Command::from(upgrade)).try_send().unwrap();
+            actor.tell(Command::from(upgrade)).try_send().unwrap();
         }
     }
     drop(guards);
@@ -97,9 +97,7 @@ async fn while_the_manager_shuts_down(bench: Bench) {
     let report = closing.await.unwrap();
     assert!(report.failed.is_empty(), "{report:?}");
     dropping.join().unwrap();
-    if bench.is_on_file() {
-        assert_eq!(active_rows(bench.path(), DEMO), Vec::new());
-    }
+    bench.nothing_is_active().await;
 }
 
 /// Guards that outlive their manager are harmless, and know that they are over.
@@ -109,9 +107,7 @@ async fn after_the_manager_was_shut_down(bench: Bench) {
     assert_eq!(report.released[DEMO].len(), MANY);
     assert_eq!(report.sessions, 10);
     assert!(guards.iter().all(|guard| !guard.is_valid()));
-    if bench.is_on_file() {
-        assert_eq!(active_rows(bench.path(), DEMO), Vec::new());
-    }
+    bench.nothing_is_active().await;
     drop(guards);
 }
 
@@ -170,7 +166,7 @@ async fn the_last_handle_closes_the_store() {
 /// A guard of a lock that was lost does nothing to whoever holds it now.
 #[tokio::test]
 async fn a_lost_guard_is_harmless() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let lock: Resource = file("x");
     let lost = bench.session("a").await.acquire(lock.clone()).await.unwrap();
     bench.demo().await.force_unlock(lock.clone(), "admin", "stuck").await.unwrap();

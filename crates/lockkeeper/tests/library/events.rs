@@ -123,7 +123,7 @@ async fn of_one_project_only(bench: Bench) {
 #[tokio::test(start_paused = true)]
 async fn a_slow_subscriber_misses_something() {
     let config = Config { events_capacity: 16, ..Config::in_memory() };
-    let bench = Bench::memory_with(config).still();
+    let bench = Bench::memory_with(config).await.still();
     let (session, demo) = (bench.session("a").await, bench.demo().await);
     let mut slow = demo.subscribe();
     for _ in 0..500 {
@@ -143,7 +143,7 @@ async fn a_slow_subscriber_misses_something() {
 /// Subscribers come and go; `next` waits, and ends with the manager.
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_leaves() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (session, demo) = (bench.session("a").await, bench.demo().await);
     let (mut first, second) = (demo.subscribe(), demo.subscribe());
     {

@@ -8,7 +8,7 @@ use lockkeeper::{LockMode, ReleaseError, SessionError, Unavailable};
 
 async fn bench() -> (Switch, Bench) {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     bench.demo().await;
     (switch, bench)
 }

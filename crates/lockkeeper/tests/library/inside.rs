@@ -148,7 +148,7 @@ async fn hand_over_in_order(bench: Bench) {
 /// I1: locks of two projects never conflict, whatever they are called.
 #[tokio::test]
 async fn two_projects_are_two_worlds() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let here = bench.session("a").await.acquire(file("x")).await.unwrap();
     let there = bench.manager.session("elsewhere", "a").await.unwrap();
     let there = there.acquire(file("x")).no_wait().await.unwrap();

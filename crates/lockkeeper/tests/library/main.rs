@@ -25,6 +25,7 @@ mod leases;
 mod messages;
 mod outages;
 mod outlive;
+mod place;
 mod process;
 mod restarts;
 mod revoking;

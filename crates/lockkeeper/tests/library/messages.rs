@@ -197,7 +197,7 @@ async fn nothing_that_is_told_stops_it(bench: Bench) {
 /// Resuming twice is for those who rebuild a table; from outside it must not end anybody.
 #[tokio::test(start_paused = true)]
 async fn a_resume_from_outside() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, actor) = (bench.session("a").await, bench.manager.lock_actor("demo").await.unwrap());
     let guard = a.acquire(file("x")).await.unwrap();
     match actor.ask(Command::from(Resume { orphaned: false })).await {

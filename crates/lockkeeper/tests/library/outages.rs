@@ -7,8 +7,8 @@ use crate::support::{
 use lockkeeper::{AcquireError, Config, Session, StoreError, Unavailable};
 use std::{future::IntoFuture, pin::pin, sync::Arc};
 
-pub fn faulty(switch: &Switch) -> Bench {
-    Bench::over(Config::default(), |store| Faulty::boxed(store, switch))
+pub async fn faulty(switch: &Switch) -> Bench {
+    Bench::over(Config::default(), |store| Faulty::boxed(store, switch)).await
 }
 
 /// Whether nothing was decided because of the disk.
@@ -44,7 +44,7 @@ pub async fn comes_free(next: &Session, key: &str) {
 #[tokio::test(start_paused = true)]
 async fn nobody_is_answered_before_the_commit() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b, demo) = (bench.session("a").await, bench.session("b").await, bench.demo().await);
     let before = a.acquire(file("before")).await.unwrap();
     bench.settle().await;
@@ -84,7 +84,7 @@ async fn nobody_is_answered_before_the_commit() {
 #[tokio::test(start_paused = true)]
 async fn a_failing_commit_grants_nothing() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let before = a.acquire(file("before")).await.unwrap();
     switch.fail(1);
@@ -105,7 +105,7 @@ async fn a_failing_commit_grants_nothing() {
 #[tokio::test(start_paused = true)]
 async fn guards_from_before_stay_valid() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let mut guard = a.acquire(file("x")).lease(secs(100)).await.unwrap();
     let token = guard.token();
@@ -140,7 +140,7 @@ async fn guards_from_before_stay_valid() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_that_lies_about_its_failure() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     switch.fail_but_write();
     assert!(is_disk_full(&a.acquire(file("x")).await.unwrap_err()));
@@ -168,7 +168,7 @@ async fn a_commit_that_lies_about_its_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_for_a_while() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).lease(secs(100_000)).await.unwrap();
     let mut parked = pin!(b.acquire(file("x")).wait(secs(100_000)).into_future());
@@ -202,7 +202,7 @@ async fn a_store_that_is_away_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_at_first() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     switch.fail_claims(3);
     let told = bench.manager.session(DEMO, "a").await.unwrap_err();
     assert_eq!((told.legacy_code(), told.retryable()), ("E306", true));
@@ -216,7 +216,7 @@ async fn a_store_that_is_away_at_first() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_needs_no_actor() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let guard = bench.session("a").await.acquire(file("x")).lease(secs(10)).await.unwrap();
     switch.shut();
     let mut renewal = Box::pin(guard.renew(secs(100)));
@@ -242,7 +242,7 @@ async fn a_deadline_needs_no_actor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_over_a_store_that_fails_now_and_then() {
     let switch = Switch::new();
-    let bench = faulty(&switch);
+    let bench = faulty(&switch).await;
     let rooms: Arc<[_]> =
         (0..4).map(|n| Room::new(file(&format!("room-{n}")), None)).collect::<Vec<_>>().into();
     let mut agents = Vec::new();

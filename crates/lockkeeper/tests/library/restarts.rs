@@ -19,7 +19,7 @@ use std::{
 async fn a_thousand_waits_survive() {
     const WAITS: usize = 1_000;
     let switch = Switch::new();
-    let bench = faulty(&switch);
+    let bench = faulty(&switch).await;
     let (demo, lock) = (bench.demo().await, file("x"));
     let first = bench.session("first").await.acquire(lock.clone()).await.unwrap();
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -82,7 +82,7 @@ async fn a_thousand_waits_survive() {
 #[tokio::test(start_paused = true)]
 async fn tokens_never_come_twice() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let session = bench.session("a").await;
     let mut tokens = Vec::new();
     let mut ids = BTreeSet::new();
@@ -108,7 +108,7 @@ async fn tokens_never_come_twice() {
 #[tokio::test(start_paused = true)]
 async fn parked_requests_of_all_kinds() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (holder, a) = (bench.session("holder").await, bench.session("a").await);
     let (b, c) = (bench.session("b").await, bench.session("c").await);
     let held = holder.acquire(file("x")).await.unwrap();
@@ -151,7 +151,7 @@ async fn parked_requests_of_all_kinds() {
 #[tokio::test(start_paused = true)]
 async fn events_go_on() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let session = bench.session("a").await;
     bench.settle().await;
     let mut heard = Heard::subscribe(&bench.demo().await);
@@ -172,7 +172,7 @@ async fn events_go_on() {
 #[tokio::test(start_paused = true)]
 async fn a_killed_actor_comes_back() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     let mut waiting = pin!(b.acquire(file("x")).into_future());
@@ -194,7 +194,7 @@ async fn a_killed_actor_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_is_cut_off_during_a_restart() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, b, c) = (bench.session("a").await, bench.session("b").await, bench.session("c").await);
     for steps in 0..30 {
         let held = a.acquire(file("x")).await.unwrap();
@@ -244,7 +244,7 @@ impl lockkeeper::VictimPolicy for Poison {
 async fn a_request_that_kills_the_actor() {
     let mut config = lockkeeper::Config::default();
     config.table.victim_policy = Arc::new(Poison);
-    let bench = crate::support::Bench::file_with(config).still();
+    let bench = crate::support::Bench::file_with(config).await.still();
     let (a, b, c) = (bench.session("a").await, bench.session("b").await, bench.session("c").await);
     let one = a.acquire(file("1")).await.unwrap();
     let two = b.acquire(file("2")).await.unwrap();

@@ -6,12 +6,12 @@ use lockkeeper::{
 };
 use std::{future::IntoFuture, pin::pin};
 
-fn with_grace(on_file: bool) -> Bench {
+async fn with_grace(on_file: bool) -> Bench {
     let mut config = Config::default();
     config.table.grace = secs(10);
     match on_file {
-        true => Bench::file_with(config),
-        false => Bench::memory_with(config),
+        true => Bench::file_with(config).await,
+        false => Bench::memory_with(config).await,
     }
     .still()
 }
@@ -46,7 +46,7 @@ async fn told(guard: &LockGuard) -> Timestamp {
 #[tokio::test(start_paused = true)]
 async fn a_guard_cleans_up_and_releases_early() {
     for on_file in [false, true] {
-        let bench = with_grace(on_file);
+        let bench = with_grace(on_file).await;
         let Struck { sessions, kept, struck, mut waiting } = strike(&bench).await;
         bench.settle().await;
         let until = told(&struck).await;
@@ -72,7 +72,7 @@ async fn a_guard_cleans_up_and_releases_early() {
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_does_not_listen() {
     for on_file in [false, true] {
-        let bench = with_grace(on_file);
+        let bench = with_grace(on_file).await;
         let Struck { sessions, kept, struck, mut waiting } = strike(&bench).await;
         bench.pass(millis(9_998)).await;
         assert!(struck.is_valid());
@@ -89,7 +89,7 @@ async fn a_guard_that_does_not_listen() {
 /// A revocation that is under way survives the manager: keep_alive does not prolong it either.
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_renews_itself_is_revoked_all_the_same() {
-    let bench = with_grace(true);
+    let bench = with_grace(true).await;
     let Struck { sessions, kept, struck, waiting } = strike(&bench).await;
     struck.keep_alive();
     for _ in 0..9 {
@@ -106,7 +106,7 @@ async fn a_hold_that_renews_itself_is_revoked_all_the_same() {
 /// Without a grace the lock is gone at once, and whoever waits for the news gets it.
 #[tokio::test(start_paused = true)]
 async fn without_grace() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let Struck { sessions, kept, struck, waiting } = strike(&bench).await;
     assert_eq!(struck.lost().await, Lost::Revoked);
     // Does not hang: there is nothing to clean up any more.
@@ -121,7 +121,7 @@ async fn without_grace() {
 /// The watch sees what the guard sees.
 #[tokio::test(start_paused = true)]
 async fn a_watch_hears_of_the_grace() {
-    let bench = with_grace(false);
+    let bench = with_grace(false).await;
     let Struck { sessions, kept, struck, waiting } = strike(&bench).await;
     bench.settle().await;
     let watch = struck.watch();

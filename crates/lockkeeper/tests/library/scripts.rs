@@ -68,7 +68,7 @@ fn name(what: usize) -> Resource {
 
 impl Play {
     async fn begin() -> Play {
-        let bench = Bench::file().still();
+        let bench = Bench::file().await.still();
         let mut sessions = Vec::new();
         for n in 0..AGENTS {
             sessions.push(bench.session(&format!("agent-{n}")).await);

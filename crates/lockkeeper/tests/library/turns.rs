@@ -12,9 +12,8 @@ use std::{future::IntoFuture, pin::pin};
 /// guard of it.
 #[tokio::test(start_paused = true)]
 async fn granted_and_ended_in_one_turn() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b, c) = (bench.session("a").await, bench.session("b").await, bench.session("c").await);
-    let demo = bench.demo().await;
     let old = a.acquire(file("x")).lease(millis(150)).await.unwrap();
     let mut second = pin!(b.acquire(file("x")).into_future());
     let mut third = pin!(c.acquire(file("x")).into_future());
@@ -25,7 +24,8 @@ async fn granted_and_ended_in_one_turn() {
     // that granted.
     let (admin, reason) = ("admin".into(), "test".into());
     let force = ForceUnlock { resource: file("x"), admin, reason };
-    let told = demo.actor().unwrap().tell(force);
+    let actor = bench.actor().await;
+    let told = actor.tell(force);
     let advanced = tokio::time::advance(millis(200));
     told.try_send().unwrap();
     advanced.await;
@@ -53,7 +53,7 @@ async fn granted_and_ended_in_one_turn() {
 #[tokio::test(start_paused = true)]
 async fn drops_in_a_long_outage() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, next) = (bench.session("a").await, bench.session("next").await);
     let mut guards = Vec::new();
     for at in 0..200 {
@@ -91,7 +91,7 @@ async fn drops_in_a_long_outage() {
 #[tokio::test(start_paused = true)]
 async fn a_release_nobody_waits_for_whose_commit_fails() {
     let switch = Switch::new();
-    let bench = faulty(&switch).still();
+    let bench = faulty(&switch).await.still();
     let (a, next) = (bench.session("a").await, bench.session("next").await);
     let guard = a.acquire(file("x")).lease(secs(10_000)).await.unwrap();
     switch.shut();
@@ -112,7 +112,7 @@ async fn a_release_nobody_waits_for_whose_commit_fails() {
 /// last as long as they say.
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_went_back() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let path = bench.path().to_owned();
     let demo = bench.demo().await;
     // An hour later, as the paused clock has it; the wall knows nothing of that.

@@ -216,7 +216,7 @@ async fn limits() {
     config.table.limits.holds_per_session_max = 2;
     config.table.limits.queue_length_max = 0;
     config.table.limits.key_bytes_max = 8;
-    let bench = Bench::memory_with(config);
+    let bench = Bench::memory_with(config).await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let full = bench.manager.session(crate::support::DEMO, "c").await.unwrap_err();
     assert_eq!(

@@ -8,7 +8,7 @@ use std::{future::IntoFuture, pin::pin};
 /// Case 1.
 #[tokio::test]
 async fn seed_2_8_acquire_owner_release() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, demo) = (bench.session("agent-1").await, bench.demo().await);
     let resource: Resource = "deployment:production".parse().unwrap();
     let guard = a.acquire(resource.clone()).reason("deploy").await.unwrap();
@@ -21,7 +21,7 @@ async fn seed_2_8_acquire_owner_release() {
 /// Case 2.
 #[tokio::test]
 async fn seed_2_8_a_scope_holds_and_then_releases() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     {
         let _guard = a.acquire(file("x")).await.unwrap();
@@ -33,7 +33,7 @@ async fn seed_2_8_a_scope_holds_and_then_releases() {
 /// Case 3, made real: they overlap.
 #[tokio::test]
 async fn seed_2_8_contention_that_overlaps() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     let waiting = tokio::spawn(b.acquire(file("x")).into_future());
@@ -46,7 +46,7 @@ async fn seed_2_8_contention_that_overlaps() {
 /// Case 4.
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_a_lease_of_five_seconds() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let guard = bench.session("a").await.acquire(file("x")).lease(secs(5)).await.unwrap();
     bench.pass(secs(6)).await;
     assert!(!bench.demo().await.is_locked(file("x")).await.unwrap());
@@ -56,7 +56,7 @@ async fn seed_2_8_a_lease_of_five_seconds() {
 /// Case 5.
 #[tokio::test]
 async fn seed_2_8_force_by_an_admin() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     let _guard = a.acquire(file("x")).await.unwrap();
     let previous = demo.force_unlock(file("x"), "admin", "stuck").await.unwrap();
@@ -68,7 +68,7 @@ async fn seed_2_8_force_by_an_admin() {
 /// Case 6.
 #[tokio::test]
 async fn seed_2_8_listing_and_statistics() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     let _three = a.acquire_all([file("1"), file("2"), file("3")]).await.unwrap();
     assert_eq!(demo.list().await.unwrap().len(), 3);
@@ -80,7 +80,7 @@ async fn seed_2_8_listing_and_statistics() {
 /// two inside, and it takes no longer than the holds do.
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_fifty_agents_five_resources() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let rooms: Vec<_> = (0..5).map(|n| Room::new(file(&format!("{n}")), None)).collect();
     let began = tokio::time::Instant::now();
     let mut tasks = Vec::new();
@@ -107,7 +107,7 @@ async fn seed_2_8_fifty_agents_five_resources() {
 
 #[tokio::test]
 async fn seed_2_8_wait_zero_fails_and_a_later_one_succeeds() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     let busy = b.acquire(file("x")).no_wait().await.unwrap_err();
@@ -119,7 +119,7 @@ async fn seed_2_8_wait_zero_fails_and_a_later_one_succeeds() {
 /// Theirs rounded a wait of nothing up to 300 seconds.
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_wait_is_honoured_and_zero_is_zero() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let _guard = a.acquire(file("x")).await.unwrap();
     for wait in [1, 10, 250, 60_000] {
@@ -145,7 +145,7 @@ async fn seed_2_8_wait_is_honoured_and_zero_is_zero() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_events_and_their_fields() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let a = bench.session("agent:with:colons").await;
     bench.settle().await;
     let mut heard = Heard::subscribe(&bench.demo().await);
@@ -169,7 +169,7 @@ async fn seed_2_8_events_and_their_fields() {
 
 #[tokio::test]
 async fn seed_2_8_release_by_somebody_else_is_refused() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     let release = lockkeeper::Release {
@@ -191,7 +191,7 @@ async fn seed_2_8_release_by_somebody_else_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_an_expired_lock_is_acquired_and_a_late_release_disturbs_nobody() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let old = a.acquire(file("x")).lease(secs(5)).await.unwrap();
     bench.pass(secs(6)).await;
@@ -204,7 +204,7 @@ async fn seed_2_8_an_expired_lock_is_acquired_and_a_late_release_disturbs_nobody
 /// Theirs left 17 ghosts of 20.
 #[tokio::test]
 async fn seed_2_8_the_queue_is_empty_in_the_end() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let mut tasks = Vec::new();
     for n in 0..20 {
         let session = bench.session(&format!("{n}")).await;
@@ -224,7 +224,7 @@ async fn seed_2_8_the_queue_is_empty_in_the_end() {
 /// Theirs logged 3 seconds for 2 minutes and 3.
 #[tokio::test(start_paused = true)]
 async fn seed_2_8_a_hold_of_more_than_a_minute_is_told_in_full() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let mut heard = Heard::subscribe(&bench.demo().await);
     let guard = bench.session("a").await.acquire(file("x")).await.unwrap();
     bench.pass(secs(123)).await;
@@ -236,7 +236,7 @@ async fn seed_2_8_a_hold_of_more_than_a_minute_is_told_in_full() {
 
 #[tokio::test]
 async fn seed_2_8_long_ids_are_accepted_or_refused_by_name() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session(&"a".repeat(10_000)).await;
     let long = "k".repeat(10_000);
     let guard = a.acquire(file(&long)).await.unwrap();
@@ -251,7 +251,7 @@ async fn seed_2_8_long_ids_are_accepted_or_refused_by_name() {
 /// The words of their history, in ours.
 #[tokio::test(start_paused = true)]
 async fn seed_2_9_history_has_every_operation() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     a.acquire(file("x")).await.unwrap().release().await.unwrap();
     let late = a.acquire(file("x")).lease(secs(1)).await.unwrap();

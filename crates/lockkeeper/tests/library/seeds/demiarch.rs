@@ -9,7 +9,7 @@ use std::{future::IntoFuture, pin::pin};
 
 #[tokio::test]
 async fn seed_1_5_acquire_status_release_status() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     let words = ["file", "database", "llm", "feature", "workspace", "project", "session", "config"];
     for word in words {
@@ -48,7 +48,7 @@ async fn seed_1_5_typed_keys() {
 /// Theirs was uncounted: the first drop freed it for all.
 #[tokio::test]
 async fn seed_1_5_reentrant_guards_are_counted() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let first = a.acquire(file("x")).await.unwrap();
     let second = a.acquire(file("x")).reentrant().await.unwrap();
@@ -63,7 +63,7 @@ async fn seed_1_5_reentrant_guards_are_counted() {
 /// Theirs turned invalid at the old end.
 #[tokio::test(start_paused = true)]
 async fn seed_1_5_renewed_guard_stays_valid() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let guard = bench.session("a").await.acquire(file("x")).lease(secs(10)).await.unwrap();
     let before = guard.expires_at();
     bench.pass(secs(6)).await;
@@ -78,7 +78,7 @@ async fn seed_1_5_renewed_guard_stays_valid() {
 
 #[tokio::test]
 async fn seed_1_5_list_shows_all() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let a = bench.session("a").await;
     let _one = a.acquire(file("1")).await.unwrap();
     let _two = a.acquire(Resource::database("2")).await.unwrap();
@@ -88,7 +88,7 @@ async fn seed_1_5_list_shows_all() {
 /// Theirs sorted by type only, so two files in opposite order were a deadlock.
 #[tokio::test]
 async fn seed_1_5_several_locks_all_or_nothing() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let taken = a.acquire(file("2")).await.unwrap();
     let busy = b.acquire_all([file("1"), file("2"), file("3")]).no_wait().await.unwrap_err();
@@ -104,7 +104,7 @@ async fn seed_1_5_several_locks_all_or_nothing() {
 
 #[tokio::test]
 async fn seed_1_5_release_all_at_session_end_returns_the_count() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     let guards = a.acquire_all([file("1"), file("2")]).await.unwrap();
     let closed = a.close().await.unwrap();
@@ -115,7 +115,7 @@ async fn seed_1_5_release_all_at_session_end_returns_the_count() {
 /// Theirs had to be done within two seconds; here it is one turn, whatever its size.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seed_1_5_session_end_of_many_locks_is_one_commit() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     for part in 0..5 {
         let names = (0..1_000).map(|n| file(&format!("{part}/{n}")));
@@ -134,7 +134,7 @@ async fn seed_1_5_session_end_of_many_locks_is_one_commit() {
 
 #[tokio::test]
 async fn seed_1_5_touches_of_one_session_succeed_one_after_the_other() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let room = Room::new(Resource::new("session".into(), "s"), None);
     let mut tasks = Vec::new();
     for n in 0..8 {
@@ -155,7 +155,7 @@ async fn seed_1_5_touches_of_one_session_succeed_one_after_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_1_5_error_codes_e300_to_e307() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     let mut waiting = pin!(b.acquire(file("x")).wait(secs(1)).into_future());
@@ -188,7 +188,7 @@ async fn seed_1_5_error_codes_e300_to_e307() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_1_5_default_wait_and_lease_are_300_seconds() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).keep_alive().await.unwrap();
     let holder = &bench.list().await[0];
@@ -208,7 +208,7 @@ async fn seed_1_5_default_wait_and_lease_are_300_seconds() {
 /// `released_at` is set on both paths: nothing is active afterwards.
 #[tokio::test]
 async fn seed_1_5_released_on_both_paths() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     a.acquire(file("x")).await.unwrap().release().await.unwrap();
     drop(a.acquire(file("x")).await.unwrap());
@@ -223,7 +223,7 @@ async fn seed_1_5_released_on_both_paths() {
 /// Only one active row per key: a second owner of the file is not even let in.
 #[tokio::test]
 async fn seed_1_5_one_active_row_per_key() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).await.unwrap();
     b.acquire(file("x")).no_wait().await.unwrap_err();
@@ -236,7 +236,7 @@ async fn seed_1_5_one_active_row_per_key() {
 /// Theirs: eight of eight inside at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seed_1_5_eight_tasks_of_one_process_at_most_one_inside() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let room = Room::new(file("x"), None);
     let mut tasks = Vec::new();
     for n in 0..8 {
@@ -260,7 +260,7 @@ async fn seed_1_5_eight_tasks_of_one_process_at_most_one_inside() {
 /// Theirs: 44 of 300 leaked for ever.
 #[tokio::test]
 async fn seed_1_5_three_hundred_drops_at_once_leak_nothing() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     let guards = a.acquire_all((0..300).map(|n| file(&format!("{n}")))).await.unwrap();
     drop(guards);
@@ -272,7 +272,7 @@ async fn seed_1_5_three_hundred_drops_at_once_leak_nothing() {
 /// Theirs: a guard taken through a clone was never released.
 #[tokio::test]
 async fn seed_1_5_a_clone_of_the_manager_is_the_manager() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let clone = bench.manager.clone();
     let guard = clone.session(DEMO, "a").await.unwrap().acquire(file("x")).await.unwrap();
     assert!(bench.demo().await.is_locked(file("x")).await.unwrap());
@@ -283,7 +283,7 @@ async fn seed_1_5_a_clone_of_the_manager_is_the_manager() {
 /// Theirs: the second release, by key, could free a successor's lock.
 #[tokio::test]
 async fn seed_1_5_a_late_release_does_not_free_a_successor() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let stale = a.acquire(file("x")).await.unwrap();
     bench.demo().await.force_unlock(file("x"), "admin", "test").await.unwrap();
@@ -296,7 +296,7 @@ async fn seed_1_5_a_late_release_does_not_free_a_successor() {
 /// Theirs: `try` waited for thirty seconds.
 #[tokio::test]
 async fn seed_1_5_try_does_not_wait() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let _guard = a.acquire(file("x")).await.unwrap();
     assert_eq!(b.try_acquire(file("x")).await.unwrap_err().code(), "busy");

@@ -7,7 +7,7 @@ const LEASE: u64 = 30 * 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seed_3_4_many_agents_claim_one_task_and_one_wins() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let room = Room::new(Resource::task("T-1"), None);
     let mut tasks = Vec::new();
     for n in 0..20 {
@@ -39,7 +39,7 @@ async fn seed_3_4_many_agents_claim_one_task_and_one_wins() {
 
 #[tokio::test]
 async fn seed_3_4_a_batch_with_one_taken_claims_nothing_and_names_that_one() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let _taken = a.claim("2").await.unwrap();
     let TaskError::ClaimFailed { failed } = b.claim_batch(["1", "2", "3"]).await.unwrap_err()
@@ -53,7 +53,7 @@ async fn seed_3_4_a_batch_with_one_taken_claims_nothing_and_names_that_one() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_an_expired_claim_is_taken_over() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let old = a.claim("t").lease(millis(100)).await.unwrap();
     bench.pass(millis(102)).await;
@@ -68,7 +68,7 @@ async fn seed_3_4_an_expired_claim_is_taken_over() {
 /// Theirs: leases below a second were born expired, and one second of the clock belonged to nobody.
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_leases_below_a_second() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(Resource::task("t")).lease(millis(5)).await.unwrap();
     assert!(guard.is_valid());
@@ -79,7 +79,7 @@ async fn seed_3_4_leases_below_a_second() {
 
 #[tokio::test]
 async fn seed_3_4_renew_and_release_by_another_are_refused() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(Resource::task("t")).await.unwrap();
     let actor = bench.manager.lock_actor("demo").await.unwrap();
@@ -96,7 +96,7 @@ async fn seed_3_4_renew_and_release_by_another_are_refused() {
 /// Theirs went on renewing and never told that the lease was lost.
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_renewal_in_the_background_and_the_news_of_its_end() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let guard = bench.session("a").await.acquire(Resource::task("t")).lease(millis(300));
     let guard = guard.keep_alive().await.unwrap();
     for _ in 0..50 {
@@ -109,7 +109,7 @@ async fn seed_3_4_renewal_in_the_background_and_the_news_of_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_counts_of_near_expiry_and_stale() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     let _long = a.acquire(Resource::task("long")).lease(secs(LEASE)).await.unwrap();
     bench.pass(secs(600)).await;
@@ -123,7 +123,7 @@ async fn seed_3_4_counts_of_near_expiry_and_stale() {
 /// Work under the git lock: done, or failed with the lock given back, or refused in time.
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_work_under_a_lock() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let git: Resource = "git:index".parse().unwrap();
     let work = async |fails: bool| -> Result<u32, &'static str> {
@@ -146,7 +146,7 @@ async fn seed_3_4_work_under_a_lock() {
 /// Theirs counted what it freed; so does this.
 #[tokio::test(start_paused = true)]
 async fn seed_3_4_clean_up_frees_only_what_has_expired() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, demo) = (bench.session("a").await, bench.demo().await);
     let _live = a.acquire(file("live")).lease(secs(LEASE)).await.unwrap();
     let dead = a.acquire(file("dead")).lease(secs(1)).await.unwrap();

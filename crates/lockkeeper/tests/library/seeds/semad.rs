@@ -7,7 +7,7 @@ use lockkeeper::{LockManager, SessionKind};
 /// The message names the holder, and says what is held for what.
 #[tokio::test]
 async fn seed_4_4_a_second_story_is_refused_and_told_who_has_it() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("AH-011").await, bench.session("AH-012").await);
     let _guard = a.acquire(file("src/a.js")).reason("story AH-011").await.unwrap();
     let text = b.acquire(file("src/a.js")).no_wait().await.unwrap_err().to_string();
@@ -17,7 +17,7 @@ async fn seed_4_4_a_second_story_is_refused_and_told_who_has_it() {
 /// Two agents of one story exclude each other: theirs did not.
 #[tokio::test]
 async fn seed_4_4_one_name_is_not_one_owner() {
-    let bench = Bench::memory();
+    let bench = Bench::memory().await;
     let (a, b) = (bench.session("story").await, bench.session("story").await);
     let guard = a.acquire(file("x")).await.unwrap();
     b.acquire(file("x")).no_wait().await.unwrap_err();
@@ -27,7 +27,7 @@ async fn seed_4_4_one_name_is_not_one_owner() {
 
 #[tokio::test]
 async fn seed_4_4_cleanup_of_a_story_counts() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, other) = (bench.session("AH-011").await, bench.session("other").await);
     let mine = a.acquire_all([file("1"), file("2"), file("3")]).await.unwrap();
     let theirs = other.acquire(file("4")).await.unwrap();
@@ -38,7 +38,7 @@ async fn seed_4_4_cleanup_of_a_story_counts() {
 /// Theirs: the timer of the first lock released the second one.
 #[tokio::test(start_paused = true)]
 async fn seed_4_4_a_lease_ends_its_own_lock_only() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let a = bench.session("a").await;
     a.acquire(file("x")).lease(millis(300)).await.unwrap().release().await.unwrap();
     bench.pass(millis(200)).await;
@@ -53,7 +53,7 @@ async fn seed_4_4_a_lease_ends_its_own_lock_only() {
 /// Theirs judged a lock's age by the caller's patience: anybody could steal it.
 #[tokio::test(start_paused = true)]
 async fn seed_4_4_nobody_steals_with_a_short_lease_of_his_own() {
-    let bench = Bench::memory().still();
+    let bench = Bench::memory().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let guard = a.acquire(file("x")).lease(secs(60)).await.unwrap();
     bench.pass(millis(30)).await;
@@ -82,7 +82,7 @@ async fn seed_4_4_a_detached_lock_survives_the_process() {
 /// A status is a question: it deletes nothing. Its numbers are those of a status of theirs.
 #[tokio::test(start_paused = true)]
 async fn seed_4_4_status_is_a_question() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let a = bench.session("a").await;
     let _guard = a.acquire(file("x")).lease(secs(30)).await.unwrap();
     bench.pass(secs(10)).await;

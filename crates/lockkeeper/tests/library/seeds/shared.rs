@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 /// Two files in opposite order by one request for several: no deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seed_6_3_two_files_in_opposite_order() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let rooms: Arc<[_]> = [Room::new(file("1"), None), Room::new(file("2"), None)].into();
     let mut tasks = Vec::new();
     for n in 0..2 {
@@ -40,7 +40,7 @@ async fn seed_6_3_two_files_in_opposite_order() {
 
 #[tokio::test(start_paused = true)]
 async fn seed_6_4_an_old_holder_after_its_lease() {
-    let bench = Bench::file().still();
+    let bench = Bench::file().await.still();
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let gate = lockkeeper::FenceGate::new(Vec::new());
     let old = a.acquire(file("x")).lease(secs(1)).await.unwrap();
@@ -58,7 +58,7 @@ async fn seed_6_4_an_old_holder_after_its_lease() {
 /// The order of grants is the order of requests, and nobody is left over.
 #[tokio::test]
 async fn seed_6_7_grants_come_in_the_order_of_requests() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let first = bench.session("first").await.acquire(file("x")).await.unwrap();
     let mut tasks = Vec::new();
@@ -81,7 +81,7 @@ async fn seed_6_7_grants_come_in_the_order_of_requests() {
 
 #[tokio::test]
 async fn seed_6_9_a_failing_batch_leaves_nothing_and_says_so() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let (a, b) = (bench.session("a").await, bench.session("b").await);
     let _two = a.acquire(file("2")).await.unwrap();
     let _four = a.acquire(file("4")).await.unwrap();
@@ -96,7 +96,7 @@ async fn seed_6_9_a_failing_batch_leaves_nothing_and_says_so() {
 /// The file is the same, byte for byte, after any number of questions.
 #[tokio::test]
 async fn seed_6_10_questions_do_not_change_the_store() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     let _guard = a.acquire(file("x")).await.unwrap();
     let demo = bench.demo().await;
@@ -118,7 +118,7 @@ async fn seed_6_10_questions_do_not_change_the_store() {
 /// Keys that look alike are different, and strange ones are kept whole.
 #[tokio::test]
 async fn seed_6_11_the_spelling_of_keys() {
-    let bench = Bench::file();
+    let bench = Bench::file().await;
     let a = bench.session("a").await;
     let long = "ü/".repeat(5_000);
     let keys = ["x/y", "x_y", "x:y", "x\\y", "X/y", " x/y", "x/y ", "日本語", "🔒", "'; --", &long];

@@ -11,9 +11,12 @@ pub use listen::*;
 pub use rooms::*;
 pub use store::*;
 
+use crate::place::Place;
+
+use kameo::actor::ActorRef;
 use lockkeeper::{
-    Config, Holder, LockManager, LockTable, Project, Record, Reign, Resource, Session, Stats,
-    TableConfig,
+    Config, Holder, LockActor, LockManager, LockTable, Project, Record, Reign, Resource, Session,
+    Stats, TableConfig,
     store::{OpenOptions, Reader, SqliteStore, Store},
 };
 use std::{
@@ -44,6 +47,9 @@ pub fn millis(count: u64) -> Duration {
 /// A manager in memory or on a file, and a second way to read the file.
 pub struct Bench {
     pub manager: LockManager,
+    /// The manager whose actors decide: the same, unless the other one is connected to a daemon.
+    pub home: LockManager,
+    place: Place,
     reader: Option<Mutex<Box<dyn Reader>>>,
     path: PathBuf,
     _still: Option<Still>,
@@ -51,41 +57,41 @@ pub struct Bench {
 }
 
 impl Bench {
-    pub fn memory() -> Bench {
-        Bench::memory_with(Config::in_memory())
+    pub async fn memory() -> Bench {
+        Bench::memory_with(Config::in_memory()).await
     }
 
-    pub fn memory_with(config: Config) -> Bench {
-        Bench {
-            manager: LockManager::in_memory(config),
-            reader: None,
-            path: PathBuf::new(),
-            _still: None,
-            _dir: None,
-        }
+    pub async fn memory_with(config: Config) -> Bench {
+        let home = LockManager::in_memory(Place::config(config));
+        Bench::of(home, None, PathBuf::new(), None).await
     }
 
-    pub fn file() -> Bench {
-        Bench::file_with(Config::default())
+    pub async fn file() -> Bench {
+        Bench::file_with(Config::default()).await
     }
 
-    pub fn file_with(config: Config) -> Bench {
-        Bench::over(config, |store| Box::new(store))
+    pub async fn file_with(config: Config) -> Bench {
+        Bench::over(config, |store| Box::new(store)).await
     }
 
     /// On a file, with something between the manager and the file.
-    pub fn over(config: Config, wrap: impl FnOnce(SqliteStore) -> Box<dyn Store>) -> Bench {
+    pub async fn over(config: Config, wrap: impl FnOnce(SqliteStore) -> Box<dyn Store>) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("locks.db");
         let store = SqliteStore::open(&path, OpenOptions::default()).unwrap();
         let reader = store.reader().unwrap();
-        Bench {
-            manager: LockManager::over(wrap(store), config).unwrap(),
-            reader: Some(Mutex::new(reader)),
-            path,
-            _still: None,
-            _dir: Some(dir),
-        }
+        let home = LockManager::over(wrap(store), Place::config(config)).unwrap();
+        Bench::of(home, Some(Mutex::new(reader)), path, Some(dir)).await
+    }
+
+    async fn of(
+        home: LockManager,
+        reader: Option<Mutex<Box<dyn Reader>>>,
+        path: PathBuf,
+        dir: Option<TempDir>,
+    ) -> Bench {
+        let (manager, place) = Place::of(&home).await;
+        Bench { manager, home, place, reader, path, _still: None, _dir: dir }
     }
 
     /// For paused time: it moves only when a test moves it, also while a disk is waited for.
@@ -104,6 +110,11 @@ impl Bench {
 
     pub async fn demo(&self) -> Project {
         self.manager.project(DEMO).await.unwrap()
+    }
+
+    /// The actor that decides.
+    pub async fn actor(&self) -> ActorRef<LockActor> {
+        self.home.lock_actor(DEMO).await.unwrap()
     }
 
     pub async fn session(&self, agent: &str) -> Session {
@@ -145,7 +156,7 @@ impl Bench {
     pub async fn at_rest(&self) {
         let mut stats = self.stats().await;
         for _ in 0..2_000 {
-            if stats == at_rest(stats) {
+            if stats == at_rest(stats) && self.recorded().is_none_or(|it| it == at_rest(stats)) {
                 break;
             }
             yields(10).await;
@@ -153,17 +164,28 @@ impl Bench {
         }
         assert_eq!(stats, at_rest(stats));
         assert_eq!(self.list().await, Vec::new());
-        if self.is_on_file() {
-            let table = self.replayed(DEMO);
-            assert_eq!(counted(table.stats()), at_rest(stats));
+        if let Some(recorded) = self.recorded() {
+            assert_eq!(recorded, at_rest(stats));
         }
+    }
+
+    /// What the record amounts to.
+    fn recorded(&self) -> Option<Stats> {
+        self.is_on_file().then(|| counted(self.replayed(DEMO).stats()))
     }
 
     /// Shuts down, and looks into the file: nothing of this process is active any more.
     pub async fn close_empty(self) {
         self.at_rest().await;
         self.manager.clone().shutdown().await;
-        if self.is_on_file() {
+        self.nothing_is_active().await;
+    }
+
+    /// After a shutdown: looks into the file.
+    pub async fn nothing_is_active(self) {
+        let is_on_file = self.is_on_file();
+        self.place.close(&self.home).await;
+        if is_on_file {
             assert_eq!(active_rows(&self.path, DEMO), Vec::new());
         }
     }
@@ -177,7 +199,7 @@ impl Bench {
     /// Waits until nothing is left to be done at this moment.
     pub async fn settle(&self) {
         let demo = self.demo().await;
-        for _ in 0..2 {
+        for _ in 0..Place::WAYS {
             yields(20).await;
             // Whether it can be answered is not the question here.
             let _ = demo.stats().await;
@@ -300,13 +322,13 @@ macro_rules! both {
         mod in_memory {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(crate::support::Bench::memory()).await;
+                super::$name(crate::support::Bench::memory().await).await;
             })*
         }
         mod on_sqlite {
             $($(#[$meta])* #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(crate::support::Bench::file()).await;
+                super::$name(crate::support::Bench::file().await).await;
             })*
         }
     };
@@ -314,13 +336,13 @@ macro_rules! both {
         mod paused_in_memory {
             $($(#[$meta])* #[tokio::test(start_paused = true)]
             async fn $name() {
-                super::$name(crate::support::Bench::memory().still()).await;
+                super::$name(crate::support::Bench::memory().await.still()).await;
             })*
         }
         mod paused_on_sqlite {
             $($(#[$meta])* #[tokio::test(start_paused = true)]
             async fn $name() {
-                super::$name(crate::support::Bench::file().still()).await;
+                super::$name(crate::support::Bench::file().await.still()).await;
             })*
         }
     };
