@@ -1,5 +1,5 @@
-//! The library as its users meet it, with the locks at a daemon: the tests of the library, run over a
-//! real socket. What they prove there they prove here, in the same words.
+//! The library as its users meet it, with the locks at a daemon: the tests of the library, run over
+//! a real socket. What they prove there they prove here, in the same words.
 //!
 //! What is only here: connections that are cut, daemons that are gone and come back.
 #![allow(

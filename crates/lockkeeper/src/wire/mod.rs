@@ -210,8 +210,8 @@ pub struct Hello {
     pub started_at: Timestamp,
     /// What its clock shows now.
     pub now: Timestamp,
-    /// For how long it has, in microseconds, rounded up: with it a client's clock can be as exact as
-    /// the daemon's without ever being behind.
+    /// For how long it has, in microseconds, rounded up: with it a client's clock can be as exact
+    /// as the daemon's without ever being behind.
     #[serde(default = "a_millisecond")]
     pub now_for_us: u32,
 }
