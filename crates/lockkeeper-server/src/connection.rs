@@ -240,8 +240,12 @@ impl Connection {
 
     /// Writes what goes out without waiting.
     fn write(&mut self) -> Result<(), End> {
+        self.write_by(Stream::try_write)
+    }
+
+    fn write_by(&mut self, by: fn(&Stream, &[u8]) -> io::Result<usize>) -> Result<(), End> {
         while self.written < self.out.len() {
-            match self.stream.try_write(&self.out[self.written..]) {
+            match by(&self.stream, &self.out[self.written..]) {
                 Ok(count) => {
                     self.written += count;
                     self.progress = Instant::now();
@@ -454,7 +458,7 @@ impl Connection {
         let house = self.house.clone();
         let mut stopping = pin!(house.stopping());
         while self.stream.is_heard() {
-            if let Err(end) = self.write() {
+            if let Err(end) = self.write_by(Stream::write_anyway) {
                 return end;
             }
             if self.calls.is_empty() && self.out.is_empty() {
@@ -490,7 +494,9 @@ impl Connection {
             if self.calls.is_empty() {
                 self.link.take_notes(&mut self.out);
             }
-            if self.write().is_err() || (self.calls.is_empty() && self.out.is_empty()) {
+            if self.write_by(Stream::write_anyway).is_err()
+                || (self.calls.is_empty() && self.out.is_empty())
+            {
                 break;
             }
             tokio::select! {

@@ -29,7 +29,10 @@ impl Lines {
 
     /// Takes the next bytes, and hands over what is whole.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut found: impl FnMut(Piece<'_>)) {
-        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+        // Most of what is long has no end in it, and that is found out fast.
+        while bytes.contains(&b'\n')
+            && let Some(end) = bytes.iter().position(|&byte| byte == b'\n')
+        {
             let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
             bytes = rest;
             if self.is_dropping {

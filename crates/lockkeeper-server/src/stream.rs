@@ -55,6 +55,18 @@ impl Stream {
         rustix::net::send(stream, &[], rustix::net::SendFlags::NOSIGNAL).is_ok()
     }
 
+    /// Writes what the system takes, whatever the runtime believes: [`Stream::unheard`] makes it
+    /// forget.
+    pub(crate) fn write_anyway(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
+        match (self.try_write(bytes), self) {
+            (Err(error), Stream::Unix(stream)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(rustix::net::send(stream, bytes, flags)?)
+            }
+            (written, _) => written,
+        }
+    }
+
     /// Waits until the other end, which still listens, does not any more.
     pub(crate) async fn unheard(&self) {
         while self.is_heard() {

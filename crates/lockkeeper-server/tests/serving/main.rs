@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod basics;
+mod doors;
+mod lines;
 #[allow(dead_code, reason = "more tests follow")]
 mod support;
