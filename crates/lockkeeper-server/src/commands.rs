@@ -91,12 +91,16 @@ struct Nature {
     vanished: Option<Command>,
     /// Whether the same must be done when only the answer is lost.
     undelivered: bool,
+    /// Whether whoever asks knows the request by a name of his own, and can ask again.
+    is_named: bool,
 }
 
 impl Nature {
     /// Looks at a command, and gives it a request id if it needs one.
     fn of(house: &House, command: &mut Command) -> Nature {
-        let name = |request: &mut Option<RequestId>| {
+        let mut is_named = true;
+        let mut name = |request: &mut Option<RequestId>| {
+            is_named = request.is_some();
             CancelTarget::Request(*request.get_or_insert_with(|| house.next_request()))
         };
         let (session, is_sliced, target) = match command {
@@ -119,6 +123,7 @@ impl Nature {
                     waits: true,
                     vanished: Some(poll.into()),
                     undelivered: false,
+                    is_named: true,
                 };
             }
             _ => {
@@ -128,6 +133,7 @@ impl Nature {
                     waits: false,
                     vanished: None,
                     undelivered: false,
+                    is_named: true,
                 };
             }
         };
@@ -137,6 +143,7 @@ impl Nature {
             waits: true,
             vanished: Some(Cancel { session, target }.into()),
             undelivered: true,
+            is_named,
         }
     }
 }
@@ -150,7 +157,7 @@ pub(crate) async fn command(
 ) -> Result<Done, ErrorObject> {
     let nature = Nature::of(house, &mut command);
     let Some(session) = nature.asks else {
-        let answer = watched(room, command).await.map_err(|error| refuse::call(&error))?;
+        let answer = watched(peer, room, command).await.map_err(|error| refuse::call(&error))?;
         return Ok(Done { answer, receipt: Receipt::default() });
     };
     let asking = room.ask(session, nature.is_sliced && peer.link.is_some());
@@ -172,9 +179,10 @@ pub(crate) async fn command(
     let answer = match outcome {
         Ok(answer) => answer,
         Err(error) => {
-            // What could not be written may have been done all the same.
-            let is_known = !matches!(&error, CallError::Unavailable(Unavailable::Store(_)));
-            if is_known {
+            // What could not be written may have been done all the same. Whoever cannot ask again
+            // cannot take it back either.
+            let may_be_done = matches!(&error, CallError::Unavailable(Unavailable::Store(_)));
+            if nature.is_named || !may_be_done {
                 take_back.what = None;
             }
             return Err(refuse::call(&error));
@@ -191,7 +199,7 @@ pub(crate) async fn command(
             _ => {}
         }
     }
-    if matches!(answer, Answer::Queued { .. }) || !nature.undelivered {
+    if !nature.undelivered {
         take_back.what = None;
     }
     let take_back = take_back.what.is_some().then_some(take_back);
@@ -204,18 +212,19 @@ fn parked(asking: &crate::room::Asking, ticket: TicketId, peer: &Peer) {
     }
 }
 
-/// A command that grants nothing. What a client gives back itself is no news to it.
-async fn watched(room: &Arc<Room>, command: Command) -> Result<Answer, CallError> {
-    match &command {
-        Command::Release(it) => match it.by {
-            Credential::Session(session) => given_back(room, session, it.lock, command).await,
-            Credential::Token(_) => room.project.command(command).await,
-        },
-        Command::FinishTask(it) => match it.by {
-            Credential::Session(session) => given_back(room, session, it.lock, command).await,
-            Credential::Token(_) => room.project.command(command).await,
-        },
-        &Command::EndSession(EndSession { session, .. }) => {
+/// A command that grants nothing. What a client gives back of its own is no news to it.
+async fn watched(peer: &Peer, room: &Arc<Room>, command: Command) -> Result<Answer, CallError> {
+    let given = match &command {
+        Command::Release(it) => Some((it.by, it.lock)),
+        Command::FinishTask(it) => Some((it.by, it.lock)),
+        _ => None,
+    };
+    let is_own = |session| room.lives_by(session, peer.link.as_ref());
+    match (given, &command) {
+        (Some((Credential::Session(session), lock)), _) if is_own(session) => {
+            given_back(room, session, lock, command).await
+        }
+        (_, &Command::EndSession(EndSession { session, .. })) if is_own(session) => {
             room.closing(session);
             let outcome = room.project.command(command).await;
             match &outcome {

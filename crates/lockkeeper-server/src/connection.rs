@@ -251,7 +251,7 @@ impl Connection {
                     self.progress = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(End::Gone),
+                Err(_) => return Err(self.how_it_left()),
             }
         }
         if self.written > 0 {
@@ -263,6 +263,18 @@ impl Connection {
             self.unread.append(&mut self.receipts);
         }
         Ok(())
+    }
+
+    /// The other end takes nothing more. Whether it has read all it was sent: if not, the system
+    /// says so behind the last it said itself.
+    fn how_it_left(&self) -> End {
+        loop {
+            match self.stream.try_read(|_| {}) {
+                Ok(Some(0)) => return End::Closed,
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return End::Gone,
+            }
+        }
     }
 
     /// Reads a piece, and begins what is asked in it.
@@ -480,11 +492,8 @@ impl Connection {
                 }
             }
         }
-        // It has read all there was: otherwise the system would have said so.
-        match self.out.is_empty() {
-            true => End::Closed,
-            false => End::Gone,
-        }
+        // It has read all it was sent: otherwise the system would have said so.
+        End::Closed
     }
 
     /// The server stops: answers what is open, and says what there is to say.

@@ -88,10 +88,14 @@ impl Listening {
                     rooms.insert(event.project_id.clone(), Arc::downgrade(&room));
                     Some(room)
                 });
-                if let Some(room) = room {
-                    route(&room, &event);
+                if let Some(room) = &room {
+                    route(room, &event);
                 }
-                self.pass_on(event);
+                let is_next = self.pass_on(event);
+                // What a life of the actor wrote last and could not tell any more.
+                if let Some(room) = room.filter(|_| !is_next) {
+                    tokio::spawn(catch_up(room));
+                }
             }
             Heard::Missed(missed) => {
                 tracing::warn!(missed, "events came faster than they could be passed on");
@@ -103,13 +107,14 @@ impl Listening {
         house.stir();
     }
 
-    fn pass_on(&self, event: Arc<ProjectEvent>) {
+    fn pass_on(&self, event: Arc<ProjectEvent>) -> bool {
         let (project, seq) = (event.project_id.clone(), event.event.seq);
-        self.rings.push(event);
+        let is_next = self.rings.push(event);
         let ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
         for ear in ears.iter().filter_map(Weak::upgrade) {
             ear.event(&project, seq);
         }
+        is_next
     }
 }
 

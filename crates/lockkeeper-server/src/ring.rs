@@ -57,7 +57,8 @@ impl Rings {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, event: Arc<ProjectEvent>) {
+    /// Takes the next event in. Whether it is the next: none between it and the last is missing.
+    pub(crate) fn push(&self, event: Arc<ProjectEvent>) -> bool {
         let mut rings = self.lock();
         let ring = match rings.get_mut(&event.project_id) {
             Some(ring) => ring,
@@ -68,11 +69,13 @@ impl Rings {
             // Locks in memory whose actor died: they begin anew.
             ring.kept.clear();
         }
+        let is_next = ring.last == 0 || ring.last + 1 == seq;
         ring.last = seq;
         ring.kept.push_back(Arc::new(Kept { event, json: OnceLock::new() }));
         if ring.kept.len() > self.max {
             ring.kept.pop_front();
         }
+        is_next
     }
 
     /// The first event that is kept.
@@ -106,6 +109,10 @@ mod tests {
         let rings = Rings::new(3);
         let next = |seq| rings.after("p", seq).map(|kept| kept.seq());
         assert_eq!((next(0), rings.first("p")), (None, None));
+        let is_next = [4, 5, 8, 9].map(|seq| rings.push(event(seq)));
+        assert_eq!(is_next, [true, true, false, true]);
+        let rings = Rings::new(3);
+        let next = |seq| rings.after("p", seq).map(|kept| kept.seq());
         for seq in [1, 2, 5, 6] {
             rings.push(event(seq));
         }

@@ -3,6 +3,10 @@
 
 mod basics;
 mod doors;
+mod events;
 mod lines;
-#[allow(dead_code, reason = "more tests follow")]
+mod notes;
+mod sessions;
+mod stopping;
 mod support;
+mod trouble;

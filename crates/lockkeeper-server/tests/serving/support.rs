@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// Longer than anything here takes, however busy the machine is.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// Where a daemon lives.
 #[derive(Clone)]
@@ -84,7 +84,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    async fn over(place: Place, manager: LockManager, config: ServerConfig) -> Daemon {
+    pub(crate) async fn over(place: Place, manager: LockManager, config: ServerConfig) -> Daemon {
         let server = Server::start(manager.clone(), config).await.unwrap();
         let (tcp, stopper) = (server.tcp().to_vec(), Some(server.stopper()));
         let running = tokio::spawn(server.run());
@@ -93,14 +93,6 @@ impl Daemon {
 
     pub(crate) async fn connect(&self) -> Wire {
         self.place.connect().await
-    }
-
-    pub(crate) fn manager(&self) -> &LockManager {
-        self.manager.as_ref().unwrap()
-    }
-
-    pub(crate) async fn project(&self, name: &str) -> lockkeeper::Project {
-        self.manager().project(name).await.unwrap()
     }
 
     /// Ends it in order.
@@ -272,6 +264,14 @@ impl Wire {
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "{stats}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) async fn until_tickets(&mut self, tickets: u64) {
+        let deadline = tokio::time::Instant::now() + LONG;
+        while self.stats().await["tickets"] != tickets {
+            assert!(tokio::time::Instant::now() < deadline, "{tickets} tickets");
             tokio::task::yield_now().await;
         }
     }
