@@ -280,6 +280,8 @@ impl House {
                     "`since` is the number of an event of one project: name the `project`",
                 ));
             }
+            // What has happened by now is not from now on.
+            self.hub.catch_up().await;
             ear.to_all();
             return Ok(Subscribed { missed: 0 });
         };

@@ -229,7 +229,8 @@ async fn a_session_lingers_if_it_was_asked_to() {
         (long.open_as(open("long", 3_600_000)).await, short.open_as(open("short", 50)).await);
     long.take(stays, "file:long").await.unwrap();
     short.take(goes, "file:short").await.unwrap();
-    (drop(long), drop(short));
+    drop(long);
+    drop(short);
     watch.until_sessions(1).await;
     assert_eq!(watch.stats().await["holds"], 1);
     let mut back = daemon.connect().await;

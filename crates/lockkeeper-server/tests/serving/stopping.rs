@@ -10,8 +10,8 @@ async fn whoever_waits_is_told_to_come_back_and_finds_its_place() {
     let place = Place::new();
     let daemon = place.start().await;
     let (mut holder, mut wire) = (daemon.connect().await, daemon.connect().await);
-    let (h, a, d) =
-        (holder.open("holder").await, wire.open("a").await, wire.open_detached("d").await);
+    let (h, a) = (holder.open("holder").await, wire.open("a").await);
+    let d = wire.open_detached("d").await;
     let held = holder.take(h, "file:x").await.unwrap();
     let ask = |session: u64, id: &str| json!({"project": "p", "session": session, "resource": "file:x", "request_id": id});
     let first = wire.send("acquire", ask(a, "a1")).await;

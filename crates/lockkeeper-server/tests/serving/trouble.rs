@@ -54,7 +54,7 @@ impl Store for Faulty {
 async fn faulty(writes: bool) -> (Daemon, Arc<AtomicUsize>) {
     let place = Place::new();
     let fail = Arc::new(AtomicUsize::new(0));
-    let store = SqliteStore::open(&place.store(), OpenOptions::default()).unwrap();
+    let store = SqliteStore::open(place.store(), OpenOptions::default()).unwrap();
     let store = Box::new(Faulty { store, fail: fail.clone(), writes });
     let manager = LockManager::over(store, place.config()).unwrap();
     let server = place.server();
