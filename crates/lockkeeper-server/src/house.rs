@@ -280,8 +280,12 @@ impl House {
                     "`since` is the number of an event of one project: name the `project`",
                 ));
             }
-            // What has happened by now is not from now on.
-            self.hub.catch_up().await;
+            // An event may come after the answer to its request, and yet be of before.
+            for room in self.open_rooms() {
+                if let Ok(last) = room.project.see(LastEvent {}).await {
+                    ear.to(room.name(), last);
+                }
+            }
             ear.to_all();
             return Ok(Subscribed { missed: 0 });
         };

@@ -13,7 +13,10 @@ async fn whoever_waits_is_told_to_come_back_and_finds_its_place() {
     let (h, a) = (holder.open("holder").await, wire.open("a").await);
     let d = wire.open_detached("d").await;
     let held = holder.take(h, "file:x").await.unwrap();
-    let ask = |session: u64, id: &str| json!({"project": "p", "session": session, "resource": "file:x", "request_id": id});
+    let ask = |session: u64, id: &str| {
+        let resource = "file:x";
+        json!({"project": "p", "session": session, "resource": resource, "request_id": id})
+    };
     let first = wire.send("acquire", ask(a, "a1")).await;
     holder.until(1, 1).await;
     let second = wire.send("acquire", ask(d, "d1")).await;
