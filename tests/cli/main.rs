@@ -6,6 +6,7 @@
 //! | `locks.rs` | locks taken, kept, waited for, given back, broken; Ctrl-C |
 //! | `shell.rs` | completions and manual pages |
 //! | `simulate.rs` | the verb `simulate`: its table, its JSON, its exit codes |
+//! | `start.rs` | the daemon: started by itself, replaced, served, looked after |
 //! | `support.rs` | a house of its own for each test |
 //! | `usage.rs` | help, version, and what is said to wrong usage |
 
@@ -13,5 +14,6 @@ mod documents;
 mod locks;
 mod shell;
 mod simulate;
+mod start;
 mod support;
 mod usage;

@@ -92,6 +92,25 @@ impl House {
         self.path("home/.local/state/lockkeeper/locks.db")
     }
 
+    /// Where its daemon listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        // The name follows from the store; while a daemon runs there is only one.
+        let folder = fs::read_dir(self.path("run/lockkeeper")).expect("a daemon was there");
+        let mut names = folder.map(|entry| entry.expect("an entry").path());
+        let lock = names.find(|path| path.to_string_lossy().ends_with(".sock.lock"));
+        lock.expect("a daemon was there").with_extension("")
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Gives a command the variables and the folder of this house.
     pub(crate) fn furnish(&self, command: &mut Command) {
         command.env_clear().current_dir(self.repo());
@@ -136,15 +155,9 @@ impl House {
     /// Waits until so many wait for a resource.
     #[track_caller]
     pub(crate) fn until_waiting(&self, resource: &str, number: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let ran = self.run(&["queue", resource, "--json"]).exits(0);
-            if ran.json()["waiting"] == number {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not {number} wait for {resource}: {}", ran.all());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.until(&format!("{number} wait for {resource}"), || {
+            self.run(&["queue", resource, "--json"]).exits(0).json()["waiting"] == number
+        });
     }
 
     /// Runs a command line, words apart, none of them quoted.

@@ -7,13 +7,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 ///
 /// Nobody has to: the first verb that needs a daemon starts one, and it ends by itself when nothing
 /// is held and nobody asks. Run it yourself to have it under a supervisor, to watch its log, or to
-/// open it to the network.
+/// open it to HTTP.
 #[derive(clap::Args, Clone, PartialEq, Debug)]
 #[command(args_override_self = true, verbatim_doc_comment)]
 #[command(after_help = "\
 Examples:
   lockkeeper serve
-  lockkeeper serve --tcp 127.0.0.1:7420
+  lockkeeper serve --http 127.0.0.1:7420
   lockkeeper serve --idle-exit 10m
 
 Ctrl-C, TERM and `lockkeeper stop` end it. Locks survive: the next daemon finds them.
@@ -21,11 +21,15 @@ Ctrl-C, TERM and `lockkeeper stop` end it. Locks survive: the next daemon finds 
 Exit codes: 0 it was asked to end, 69 another daemon serves this store already, 74 store trouble,
 78 a place cannot be used, 2 wrong usage.")]
 pub(crate) struct Serve {
+    /// Serve HTTP here, too
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+
     /// Serve JSON lines here, too
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) tcp: Option<SocketAddr>,
 
-    /// Let in by --tcp only who knows the secret in this file; needed beyond loopback
+    /// Let in by --http and --tcp only who knows the secret in this file; needed beyond loopback
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) token_file: Option<PathBuf>,
 

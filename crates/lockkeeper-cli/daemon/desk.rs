@@ -123,7 +123,7 @@ impl Desk {
         loop {
             let client = self.reach.client();
             match question(&client, &self.here.project).await {
-                Err(CallError::Unavailable(Unavailable::Unreachable(_))) if again < AGAIN_MAX => {
+                Err(CallError::Unavailable(why)) if is_gone(&why) && again < AGAIN_MAX => {
                     again += 1;
                     let client = link::reach(&self.here).await?;
                     *self.reach.0.borrow_mut() = client;
@@ -131,6 +131,15 @@ impl Desk {
                 answer => return Ok(answer),
             }
         }
+    }
+}
+
+/// Whether the daemon is gone, or about to go: another one can be asked.
+fn is_gone(why: &Unavailable) -> bool {
+    match why {
+        Unavailable::Unreachable(_) => true,
+        Unavailable::Daemon { code, .. } => **code == *link::STOPPING,
+        _ => false,
     }
 }
 

@@ -68,10 +68,23 @@ async fn at(socket: &Path) -> Result<Option<Client>, Trouble> {
     }
     match Client::connect(&Address::Unix(socket.to_path_buf())).await {
         Ok(client) => Ok(Some(client)),
-        Err(error) if error.is_nobody_there() => Ok(None),
+        Err(error) if error.is_nobody_there() || is_stopping(&error) => Ok(None),
         Err(error) => Err(unconnected(&error)),
     }
 }
+
+/// Whether it is a daemon that takes nobody any more, because it ends.
+fn is_stopping(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Said { error, .. } => {
+            error.data.as_ref().is_some_and(|data| data.code == STOPPING)
+        }
+        _ => false,
+    }
+}
+
+/// The word of a daemon that ends.
+pub(super) const STOPPING: &str = "stopping";
 
 /// Why there is no connection.
 pub(crate) fn unconnected(error: &ConnectError) -> Trouble {

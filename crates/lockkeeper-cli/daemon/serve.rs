@@ -8,13 +8,16 @@
 use super::{log::Log, start::beside};
 use crate::{args::daemon::Serve, exit::Exit, output, places::Here, trouble::Trouble};
 use lockkeeper::{Config, LockManager, Prometheus, StoreError};
-use lockkeeper_server::{ServeError, Server, ServerConfig, StopReason, TcpConfig, Token};
+use lockkeeper_server::{
+    ServeError, Server, ServerConfig, StopReason, TcpConfig, Token, http::HttpConfig,
+};
 use rustix::{fs::Mode, process, stdio};
 use serde_json::{Value, json};
 use std::{
     env,
     fs::{self, File},
     io,
+    net::SocketAddr,
     os::unix::process::CommandExt,
     path::Path,
     process::Command,
@@ -111,13 +114,14 @@ pub(crate) fn serve(here: &Here, wanted: &Serve) -> Result<Exit, Trouble> {
 
 /// What a program is told that waits for the daemon.
 fn serving(here: &Here, server: &Server) -> Value {
-    let tcp: Vec<String> = server.tcp().iter().map(ToString::to_string).collect();
+    let texts = |all: &[SocketAddr]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
     json!({
         "ok": true,
         "pid": std::process::id(),
         "store": here.store.display().to_string(),
         "socket": here.socket.display().to_string(),
-        "tcp": tcp,
+        "tcp": texts(server.tcp()),
+        "http": texts(server.http()),
     })
 }
 
@@ -154,10 +158,12 @@ async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
 
 fn config(here: &Here, wanted: &Serve) -> Result<ServerConfig, Trouble> {
     let token = wanted.token_file.as_deref().map(read_token).transpose()?;
+    let http = wanted.http.map(|addr| HttpConfig { token: token.clone(), ..HttpConfig::at(addr) });
     let tcp = wanted.tcp.map(|addr| TcpConfig { addr, token });
     Ok(ServerConfig {
         socket: Some(here.socket.clone()),
         tcp: tcp.into_iter().collect(),
+        http: http.into_iter().collect(),
         idle_exit: wanted.idle_exit,
         ..ServerConfig::default()
     })

@@ -15,7 +15,11 @@ use crate::{
     places::{self, Here, runtime},
     trouble::Trouble,
 };
-use lockkeeper::{remote::Client, wire};
+use lockkeeper::{
+    remote::Client,
+    store::{self, Card},
+    wire,
+};
 use serde_json::Value;
 use std::{
     env,
@@ -45,7 +49,13 @@ pub(crate) async fn start(here: &Here) -> Result<Client, Trouble> {
     let _alone = alone(here).await?;
     match link::running(here).await {
         Ok(Some(client)) => Ok(client),
-        Ok(None) => spawn(here).await,
+        Ok(None) => {
+            // One that is about to end still has the store; a program that serves nobody keeps it.
+            if let Ok(Some(Card { reach: Some(_), .. })) = store::owner(&here.store) {
+                gone(here).await?;
+            }
+            spawn(here).await
+        }
         Err(trouble) if trouble.code == link::OTHER_PROTOCOL => {
             replace_unknown(here, trouble).await
         }
@@ -114,14 +124,14 @@ pub(crate) async fn stop(here: &Here, client: &Client) -> Result<wire::Status, T
 async fn gone(here: &Here) -> Result<(), Trouble> {
     let is_gone = async {
         loop {
-            match lockkeeper::store::owner(&here.store) {
+            match store::owner(&here.store) {
                 Ok(Some(_)) => tokio::time::sleep(Duration::from_millis(2)).await,
                 _ => return,
             }
         }
     };
     tokio::time::timeout(ENDS_WITHIN, is_gone).await.map_err(|_| {
-        let owner = lockkeeper::store::owner(&here.store).ok().flatten();
+        let owner = store::owner(&here.store).ok().flatten();
         not_ended(owner.and_then(|card| card.pid).unwrap_or_default())
     })
 }

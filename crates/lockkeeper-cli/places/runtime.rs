@@ -91,7 +91,11 @@ fn fits(path: &Path) -> bool {
 fn led(around: &Surroundings, path: &Path, what: &str) -> Result<PathBuf, Trouble> {
     walk::lead(&around.folder, path).map_err(|error| {
         let what = format!("the {what} {} cannot be reached: {error}", path.display());
-        Trouble::new(Exit::Config, "bad_place", what).next("name another place")
+        let exit = match error.kind() {
+            io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+            _ => Exit::Config,
+        };
+        Trouble::new(exit, "bad_place", what).next("name another place")
     })
 }
 
@@ -107,7 +111,8 @@ pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Whether the folder of a socket can be trusted: ours, no link, and nobody else can write there.
+/// Whether the folder of a socket can be trusted: ours, no link, and nobody else can put a socket
+/// of his own in the place of ours.
 ///
 /// In `/tmp` anybody could have made it first, to be asked in our stead.
 pub(crate) fn check_folder(folder: &Path) -> Result<(), Trouble> {
@@ -116,22 +121,27 @@ pub(crate) fn check_folder(folder: &Path) -> Result<(), Trouble> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => {
             let what = format!("{} cannot be looked at: {error}", folder.display());
-            return Err(Trouble::new(Exit::Config, "bad_place", what));
+            let exit = match error.kind() {
+                io::ErrorKind::PermissionDenied => Exit::NotPermitted,
+                _ => Exit::Config,
+            };
+            return Err(Trouble::new(exit, "bad_place", what));
         }
     };
-    let problem = if found.file_type().is_symlink() {
-        "is a link"
+    let (mode, uid) = (found.mode(), found.uid());
+    let (exit, problem) = if found.file_type().is_symlink() {
+        (Exit::Config, "is a link")
     } else if !found.is_dir() {
-        "is no folder"
-    } else if found.uid() != geteuid().as_raw() {
-        "belongs to another user"
-    } else if found.mode() & 0o022 != 0 {
-        "can be written by other users"
+        (Exit::Config, "is no folder")
+    } else if uid != geteuid().as_raw() && uid != 0 {
+        (Exit::NotPermitted, "belongs to another user")
+    } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        (Exit::Config, "can be written by other users")
     } else {
         return Ok(());
     };
     let what = format!("{} {problem}, so its sockets cannot be trusted", folder.display());
-    Err(Trouble::new(Exit::Config, "untrusted_folder", what)
+    Err(Trouble::new(exit, "untrusted_folder", what)
         .next(format!("move it away, or name another place with --socket or {SOCKET}")))
 }
 
