@@ -4,16 +4,24 @@
 //! |---|---|
 //! | `documents.rs` | every command the documents and the help show is run |
 //! | `locks.rs` | locks taken, kept, waited for, given back, broken; Ctrl-C |
+//! | `schema.rs` | the shape of every JSON answer |
 //! | `shell.rs` | completions and manual pages |
 //! | `simulate.rs` | the verb `simulate`: its table, its JSON, its exit codes |
 //! | `start.rs` | the daemon: started by itself, replaced, served, looked after |
 //! | `support.rs` | a house of its own for each test |
+//! | `tasks.rs` | claims of tasks |
+//! | `terminal.rs` | what a terminal shows |
 //! | `usage.rs` | help, version, and what is said to wrong usage |
+//! | `views.rs` | what is shown: now, before, and as it happens |
 
 mod documents;
 mod locks;
+mod schema;
 mod shell;
 mod simulate;
 mod start;
 mod support;
+mod tasks;
+mod terminal;
 mod usage;
+mod views;

@@ -18,11 +18,13 @@ use std::{
 /// The processes of the binary under test that were started for this house.
 fn daemons(house: &House) -> Vec<u32> {
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
+    for entry in fs::read_dir("/proc").expect("a healthy system").flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).into_owned();
-        if is_ours(pid) && line.contains("serve") && line.contains(house.store().to_str().unwrap())
+        if is_ours(pid)
+            && line.contains("serve")
+            && line.contains(house.store().to_str().expect("a healthy system"))
         {
             found.push(pid);
         }
@@ -193,11 +195,16 @@ fn it_ends_when_nobody_needs_it() {
 
 /// Every file of the store, and what is in it.
 fn bytes(house: &House) -> Vec<(PathBuf, Vec<u8>)> {
-    let folder = house.store().parent().unwrap().to_owned();
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = house.store().parent().expect("a healthy system").to_owned();
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("a healthy system")
+        .map(|entry| entry.expect("a healthy system").path())
+        .collect();
     files.sort();
-    files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    files
+        .into_iter()
+        .map(|path| (path.clone(), fs::read(path).expect("a healthy system")))
+        .collect()
 }
 
 const LOOKS: &[&str] = &[
@@ -273,13 +280,14 @@ fn another_user_is_not_let_in() {
 
 /// Stands before a daemon and makes it look older; its socket is gone when the daemon is.
 fn pretend_older(socket: &Path, real: &Path) {
-    let listener = UnixListener::bind(socket).unwrap();
+    let listener = UnixListener::bind(socket).expect("a healthy system");
     let (socket, real) = (socket.to_owned(), real.to_owned());
     thread::spawn(move || {
         for client in listener.incoming().map_while(Result::ok) {
             let Ok(daemon) = UnixStream::connect(&real) else { continue };
-            let (socket, from_client) = (socket.clone(), client.try_clone().unwrap());
-            let mut to_daemon = daemon.try_clone().unwrap();
+            let (socket, from_client) =
+                (socket.clone(), client.try_clone().expect("a healthy system"));
+            let mut to_daemon = daemon.try_clone().expect("a healthy system");
             thread::spawn(move || {
                 let _ = std::io::copy(&mut &from_client, &mut to_daemon);
                 let _ = to_daemon.shutdown(Shutdown::Write);
@@ -325,21 +333,21 @@ fn an_older_daemon_hands_over_and_what_is_held_stays_held() {
 
 /// Says hello as somebody else, and ends when asked to.
 fn stranger(socket: &Path, version: &'static str) -> thread::JoinHandle<Vec<String>> {
-    let listener = UnixListener::bind(socket).unwrap();
+    let listener = UnixListener::bind(socket).expect("a healthy system");
     let socket = socket.to_owned();
     thread::spawn(move || {
         let mut asked = Vec::new();
         for stream in listener.incoming().map_while(Result::ok) {
-            let mut answers = stream.try_clone().unwrap();
+            let mut answers = stream.try_clone().expect("a healthy system");
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                let request: Value = serde_json::from_str(&line).unwrap();
-                let method = request["method"].as_str().unwrap().to_owned();
+                let request: Value = serde_json::from_str(&line).expect("a healthy system");
+                let method = request["method"].as_str().expect("a healthy system").to_owned();
                 let result = serde_json::json!({ "version": version, "protocol": 0 });
                 let answer = serde_json::json!({ "id": request["id"], "result": result });
                 let _ = writeln!(answers, "{answer}");
                 asked.push(method.clone());
                 if method == "daemon.stop" {
-                    fs::remove_file(&socket).unwrap();
+                    fs::remove_file(&socket).expect("a healthy system");
                     return asked;
                 }
             }

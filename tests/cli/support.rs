@@ -136,6 +136,7 @@ impl House {
     }
 
     /// Runs the binary with these arguments.
+    #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.run_command(self.command().args(args))
     }
@@ -148,6 +149,7 @@ impl House {
     }
 
     /// Runs it for an agent.
+    #[track_caller]
     pub(crate) fn run_as(&self, agent: &str, args: &[&str]) -> Ran {
         self.run_command(self.command_as(agent).args(args))
     }
@@ -161,13 +163,21 @@ impl House {
     }
 
     /// Runs a command line, words apart, none of them quoted.
+    #[track_caller]
     pub(crate) fn say(&self, line: &str) -> Ran {
         self.run(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// Runs a command to its end, which must come.
+    /// Runs a command to its end, which must come. What one of ours says to a program must have the
+    /// shape that is promised.
+    #[track_caller]
     pub(crate) fn run_command(&self, command: &mut Command) -> Ran {
-        self.finish(self.start(command))
+        let ran = self.finish(self.start(command));
+        if command.get_program() == env!("CARGO_BIN_EXE_lockkeeper") {
+            let args = command.get_args().map(|arg| arg.to_string_lossy().into_owned());
+            crate::schema::check(&args.collect::<Vec<_>>(), &ran);
+        }
+        ran
     }
 
     /// Starts a command whose output is to be collected.

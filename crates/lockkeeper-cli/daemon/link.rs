@@ -11,7 +11,10 @@ use lockkeeper::{
     remote::{Address, Client, ConnectError},
     store,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// The word for a daemon that is of another version and speaks otherwise.
 pub(super) const OTHER_PROTOCOL: &str = "other_version";
@@ -68,16 +71,20 @@ async fn at(socket: &Path) -> Result<Option<Client>, Trouble> {
     }
     match Client::connect(&Address::Unix(socket.to_path_buf())).await {
         Ok(client) => Ok(Some(client)),
-        Err(error) if error.is_nobody_there() || is_stopping(&error) => Ok(None),
+        Err(error) if error.is_nobody_there() || is_going(&error) => Ok(None),
         Err(error) => Err(unconnected(&error)),
     }
 }
 
-/// Whether it is a daemon that takes nobody any more, because it ends.
-fn is_stopping(error: &ConnectError) -> bool {
+/// Whether it is a daemon that ends, or one that was killed before it could say hello.
+fn is_going(error: &ConnectError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
     match error {
         ConnectError::Said { error, .. } => {
             error.data.as_ref().is_some_and(|data| data.code == STOPPING)
+        }
+        ConnectError::Io { source, .. } => {
+            matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
         }
         _ => false,
     }

@@ -51,8 +51,8 @@ pub(crate) async fn start(here: &Here) -> Result<Client, Trouble> {
         Ok(Some(client)) => Ok(client),
         Ok(None) => {
             // One that is about to end still has the store; a program that serves nobody keeps it.
-            if let Ok(Some(Card { reach: Some(_), .. })) = store::owner(&here.store) {
-                gone(here).await?;
+            if let Ok(Some(Card { reach: Some(_), pid, .. })) = store::owner(&here.store) {
+                gone(here, pid).await?;
             }
             spawn(here).await
         }
@@ -92,11 +92,15 @@ async fn replace_unknown(here: &Here, trouble: Trouble) -> Result<Client, Troubl
 /// Ends a daemon that speaks otherwise.
 pub(crate) async fn stop_unknown(here: &Here) -> Result<(), Trouble> {
     let socket = here.socket.clone();
+    let owner = store::owner(&here.store).ok().flatten();
     in_background(move || ask_to_stop(&socket)).await?.map_err(|error| {
         let what = format!("the daemon of another version cannot be asked to end: {error}");
         Trouble::new(Exit::Unavailable, "other_version", what)
     })?;
-    gone(here).await
+    match owner {
+        Some(Card { pid, .. }) => gone(here, pid).await,
+        None => Ok(()),
+    }
 }
 
 fn say_so(here: &Here, version: &str) {
@@ -113,27 +117,28 @@ pub(crate) async fn stop(here: &Here, client: &Client) -> Result<wire::Status, T
         let what = format!("the daemon does not end: {error}");
         Trouble::new(Exit::Unavailable, "unavailable", what)
     })?;
+    let pid = client.hello().pid;
     if tokio::time::timeout(ENDS_WITHIN, client.ended()).await.is_err() {
-        return Err(not_ended(client.hello().pid));
+        return Err(not_ended(pid));
     }
-    gone(here).await?;
+    gone(here, Some(pid)).await?;
     Ok(status)
 }
 
-/// Waits until nobody owns the store. The connection ends a little earlier than the daemon.
-async fn gone(here: &Here) -> Result<(), Trouble> {
+/// Waits until a process does not own the store any more: nobody does, or the next one. The
+/// connection ends a little earlier than the daemon.
+async fn gone(here: &Here, pid: Option<u32>) -> Result<(), Trouble> {
     let is_gone = async {
         loop {
             match store::owner(&here.store) {
-                Ok(Some(_)) => tokio::time::sleep(Duration::from_millis(2)).await,
+                Ok(Some(card)) if card.pid == pid => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
                 _ => return,
             }
         }
     };
-    tokio::time::timeout(ENDS_WITHIN, is_gone).await.map_err(|_| {
-        let owner = store::owner(&here.store).ok().flatten();
-        not_ended(owner.and_then(|card| card.pid).unwrap_or_default())
-    })
+    tokio::time::timeout(ENDS_WITHIN, is_gone).await.map_err(|_| not_ended(pid.unwrap_or_default()))
 }
 
 fn not_ended(pid: u32) -> Trouble {
