@@ -13,7 +13,10 @@
     reason = "tests, of which the library has more"
 )]
 
+mod cuts;
+mod gone;
 mod place;
+mod restarted;
 #[path = "../../../lockkeeper/tests/library/support/mod.rs"]
 mod support;
 

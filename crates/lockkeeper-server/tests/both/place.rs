@@ -3,6 +3,7 @@
 use crate::support::Still;
 use lockkeeper::{Config, LockManager, remote::Connect};
 use lockkeeper_server::{Server, ServerConfig, StopReport, Stopper};
+use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 pub struct Place {
     stopper: Stopper,
     running: JoinHandle<StopReport>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Place {
@@ -34,7 +35,17 @@ impl Place {
         let events_capacity = home.config().unwrap().events_capacity;
         let connect = Connect { events_capacity, ..Connect::to(socket) };
         let manager = LockManager::connect_with(connect).await.unwrap();
-        (manager, Place { stopper, running, _dir: dir })
+        (manager, Place { stopper, running, dir })
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("sock")
+    }
+
+    /// As if the daemon's process had died, for good.
+    pub async fn kill(&mut self) {
+        self.running.abort();
+        let _ = (&mut self.running).await;
     }
 
     pub async fn close(self, home: &LockManager) {

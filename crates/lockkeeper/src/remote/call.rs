@@ -23,6 +23,8 @@ pub(super) struct Call {
     pub(super) tell: Tell,
     /// Whether a daemon may have heard of it.
     pub(super) is_sent: bool,
+    /// Whether it was said more than once, so that an earlier one may have been done.
+    pub(super) is_repeated: bool,
 }
 
 pub(super) enum What {
@@ -56,7 +58,7 @@ pub(super) enum Tell {
 
 impl Call {
     pub(super) fn new(project: Arc<str>, what: What, tell: Tell) -> Call {
-        Call { project, what, tell, is_sent: false }
+        Call { project, what, tell, is_sent: false, is_repeated: false }
     }
 
     /// Appends it as a line.

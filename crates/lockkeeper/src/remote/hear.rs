@@ -11,7 +11,7 @@ use crate::{
     Lost,
     error::CallError,
     guard::unexpected,
-    told::{Change, arm},
+    told::{Change, Told, arm},
     wire::{self, Attached, ErrorObject, Incoming, Note, STOPPING},
 };
 use lockkeeper_core::{Answer, Command, Grant, News, Refusal, SessionId, SessionKind, Timestamp};
@@ -205,6 +205,18 @@ impl Link {
         };
         if let Some(Refusal::SessionEnded { session }) = &refusal {
             self.session_ended(&call.project, *session);
+        }
+        let is_ended = matches!(refusal, Some(Refusal::SessionEnded { .. }));
+        if is_ended
+            && call.is_repeated
+            && matches!(call.what, What::Command(Command::EndSession(_)))
+        {
+            // That was done, and it was not heard how much there was to end.
+            if let Tell::Owner(tell, _) = call.tell {
+                let ended = Answer::SessionEnded { released: 0, left: 0 };
+                let _ = tell.send(Ok(Told::Answer(ended)));
+            }
+            return Flow::Continue(());
         }
         if let What::Command(command) = &call.what {
             self.not_done(&call.project, command, refusal.as_ref());

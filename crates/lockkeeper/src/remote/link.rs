@@ -125,6 +125,7 @@ impl State {
         let gone = gone.into_iter().filter_map(|id| self.calls.remove(&id)).collect();
         let mut calls = std::mem::take(&mut self.calls);
         for (id, call) in &mut calls {
+            call.is_repeated |= call.is_sent;
             // What was written once can be written.
             call.is_sent |= self.write(*id, call).unwrap_or(false);
         }

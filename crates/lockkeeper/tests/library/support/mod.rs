@@ -49,7 +49,7 @@ pub struct Bench {
     pub manager: LockManager,
     /// The manager whose actors decide: the same, unless the other one is connected to a daemon.
     pub home: LockManager,
-    place: Place,
+    pub place: Place,
     reader: Option<Mutex<Box<dyn Reader>>>,
     path: PathBuf,
     _still: Option<Still>,
