@@ -166,6 +166,13 @@ pub(crate) async fn command(
     }
     // A session that lives by this connection goes with it, and all it waits for.
     let is_own = room.lives_by(session, peer.link.as_ref());
+    // What was asked on a connection that its client has left was asked again on the next, or is
+    // not wanted any more. Done here, it would be taken back with the old connection.
+    if !is_own && peer.link.as_ref().is_some_and(|link| link.has_lost(room, session)) {
+        return Err(refuse::params(format!(
+            "session {session} was taken up by another connection: ask there"
+        )));
+    }
     let what = nature.vanished.filter(|_| !is_own);
     let mut take_back = TakeBack { house: house.clone(), room: room.clone(), what };
     let outcome = match nature.waits {

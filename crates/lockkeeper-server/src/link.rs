@@ -5,7 +5,7 @@ use crate::{ear::Ear, room::Room};
 use lockkeeper::wire::Note;
 use lockkeeper_core::SessionId;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -30,6 +30,8 @@ struct State {
     is_overfull: bool,
     /// The attached sessions that live by it, with their projects.
     sessions: HashMap<(Arc<str>, SessionId), Arc<Room>>,
+    /// Sessions whose client went on on another connection.
+    moved: HashSet<(Arc<str>, SessionId)>,
 }
 
 /// Who asks: a connection, or somebody who is only passing and has none that stays.
@@ -104,9 +106,25 @@ impl Link {
     pub(crate) fn bind(&self, room: &Arc<Room>, session: SessionId) -> bool {
         let mut state = self.lock();
         if !state.is_closed {
-            state.sessions.insert((room.name().clone(), session), room.clone());
+            let key = (room.name().clone(), session);
+            state.moved.remove(&key);
+            state.sessions.insert(key, room.clone());
         }
         !state.is_closed
+    }
+
+    /// A session lives by another connection from now on.
+    pub(crate) fn moved(&self, room: &Room, session: SessionId) {
+        let key = (room.name().clone(), session);
+        let mut state = self.lock();
+        state.sessions.remove(&key);
+        state.moved.insert(key);
+    }
+
+    /// Whether a session has gone on without this connection.
+    pub(crate) fn has_lost(&self, room: &Room, session: SessionId) -> bool {
+        let state = self.lock();
+        !state.moved.is_empty() && state.moved.contains(&(room.name().clone(), session))
     }
 
     pub(crate) fn unbind(&self, room: &Room, session: SessionId) {

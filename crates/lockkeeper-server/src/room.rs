@@ -125,7 +125,7 @@ impl Room {
         let record = sessions.get_mut(&session).filter(|it| it.is_attached && !it.is_ending);
         let record = record.ok_or(None)?;
         if let Some(old) = record.owner.take() {
-            old.unbind(self, session);
+            old.moved(self, session);
         }
         record.bound += 1;
         record.linger = linger;
