@@ -16,6 +16,8 @@ mod link;
 mod notes;
 mod pump;
 #[cfg(test)]
+mod skewed;
+#[cfg(test)]
 mod tests;
 
 use crate::wire::{ErrorObject, PROTOCOL};

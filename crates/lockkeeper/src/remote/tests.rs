@@ -17,19 +17,19 @@ use tokio::{
 };
 
 /// The daemon's end of one connection.
-struct Daemon {
+pub(super) struct Daemon {
     lines: Lines<BufReader<OwnedReadHalf>>,
     to: OwnedWriteHalf,
 }
 
 impl Daemon {
-    async fn accept(listener: &UnixListener) -> Daemon {
+    pub(super) async fn accept(listener: &UnixListener) -> Daemon {
         let (stream, _) = listener.accept().await.unwrap();
         let (from, to) = stream.into_split();
         Daemon { lines: BufReader::new(from).lines(), to }
     }
 
-    async fn next(&mut self) -> Value {
+    pub(super) async fn next(&mut self) -> Value {
         let line = self.lines.next_line().await.unwrap().expect("another line");
         serde_json::from_str(&line).unwrap()
     }
@@ -38,28 +38,33 @@ impl Daemon {
         self.to.write_all(format!("{value}\n").as_bytes()).await.unwrap();
     }
 
-    async fn answer(&mut self, to: &Value, result: Value) {
+    pub(super) async fn answer(&mut self, to: &Value, result: Value) {
         self.say(json!({"jsonrpc": "2.0", "id": to["id"], "result": result})).await;
     }
 
     async fn hello(&mut self, protocol: u32) {
+        self.hello_at(protocol, 2).await;
+    }
+
+    /// Says hello with a clock that shows this.
+    pub(super) async fn hello_at(&mut self, protocol: u32, now: u64) {
         let asked = self.next().await;
         assert_eq!(asked["method"], "hello");
         let hello = json!({
             "version": "0.0.7", "protocol": protocol, "pid": 7, "store": null,
-            "started_at": 1, "now": 2,
+            "started_at": 1, "now": now, "now_for_us": 0,
         });
         self.answer(&asked, hello).await;
     }
 }
 
-struct Place {
+pub(super) struct Place {
     _dir: tempfile::TempDir,
-    address: Address,
-    listener: UnixListener,
+    pub(super) address: Address,
+    pub(super) listener: UnixListener,
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("sock");
     let listener = UnixListener::bind(&path).unwrap();
