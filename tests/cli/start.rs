@@ -402,6 +402,8 @@ fn in_the_foreground_it_says_where_it_is_and_ends_with_ctrl_c() {
 #[test]
 fn a_store_is_migrated_only_when_nobody_has_it() {
     let house = House::new();
+    let none = house.say("migrate").exits(74);
+    assert!(none.err.contains("there is no lock store at"), "{}", none.all());
     house.say("acquire a.rs").exits(0);
     let busy = house.say("migrate --backup").exits(69);
     assert!(busy.err.contains("lockkeeper stop"), "{}", busy.all());

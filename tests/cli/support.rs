@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::{
+    cell::RefCell,
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -63,13 +64,15 @@ pub(crate) fn run(args: &[&str]) -> Ran {
 /// A place of its own for a test. Its daemon, if one was started, ends with it.
 pub(crate) struct House {
     folder: TempDir,
+    /// What was started here, by number. A test that fails leaves some of it behind.
+    started: RefCell<Vec<u32>>,
 }
 
 impl House {
     pub(crate) fn new() -> House {
         // The path of a socket must be short, and a build folder need not be.
         let folder = TempDir::with_prefix_in("lk", "/tmp").expect("a folder in /tmp");
-        let house = House { folder };
+        let house = House { folder, started: RefCell::default() };
         for name in ["home", "run", "repo/.git/objects", "repo/.git/refs", "repo/src"] {
             fs::create_dir_all(house.path(name)).expect("a folder");
         }
@@ -182,7 +185,10 @@ impl House {
 
     /// Starts a command whose output is to be collected.
     pub(crate) fn start(&self, command: &mut Command) -> Child {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.expect("it starts");
+        self.started.borrow_mut().push(child.id());
+        child
     }
 
     /// Waits for the end of one that was started.
@@ -214,6 +220,10 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
+        // Whoever still waits would start the next daemon.
+        for pid in self.started.borrow().iter().filter(|&&pid| is_ours(pid)) {
+            kill(*pid, "KILL");
+        }
         let Some(pid) = self.daemon() else { return };
         let _ = self.command().arg("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -43,7 +43,7 @@ pub(crate) enum TaskVerb {
 Examples:
   lockkeeper task claim TASK-7
   lockkeeper task claim TASK-8 TASK-9 --lease 1h --reason 'they belong together'
-  lockkeeper task claim TASK-7 --expect-version 3
+  lockkeeper task claim TASK-7 --expect-version 2
 
 Exit codes: 0 yours, 75 nothing was claimed: somebody has one, it is done, or has another version;
 69 no daemon, 74 store trouble, 2 wrong usage.")]

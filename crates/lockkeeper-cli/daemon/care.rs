@@ -7,7 +7,10 @@ use crate::{
     places::Here,
     trouble::Trouble,
 };
-use lockkeeper::store::{self, MigrationReport};
+use lockkeeper::{
+    StoreError,
+    store::{self, MigrationReport},
+};
 use serde_json::json;
 
 pub(crate) async fn stop(here: &Here) -> Result<Answer, Trouble> {
@@ -45,6 +48,9 @@ pub(crate) fn migrate(here: &Here, wanted: &Migrate) -> Result<Answer, Trouble> 
         let day = words::now().to_string().replace([':', '.'], "-");
         start::beside(&here.store, &format!(".backup-{day}"))
     });
+    if !here.store.exists() {
+        return Err(Trouble::store(&StoreError::Missing { path: here.store.clone() }));
+    }
     let report = store::migrate(&here.store, copy).map_err(|error| {
         let trouble = Trouble::store(&error);
         match &*trouble.code {
