@@ -71,8 +71,8 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// The commands in the shell blocks of a document. In a `console` block only lines after a prompt
-/// are commands, the rest is what they print.
+/// The commands in the shell blocks of a document, and ours in its sentences. In a `console` block
+/// only lines after a prompt are commands, the rest is what they print.
 fn in_document(text: &str) -> Vec<Shown> {
     let mut found = Vec::new();
     let mut block: Option<&str> = None;
@@ -82,6 +82,11 @@ fn in_document(text: &str) -> Vec<Shown> {
             (Some(_), Some(_)) => block = None,
             (Some("sh" | "bash" | "shell"), None) => found.extend(shown(line)),
             (Some("console"), None) if line.starts_with("$ ") => found.extend(shown(line)),
+            (None, None) => {
+                let quoted = line.split('`').enumerate().filter(|(nth, _)| nth % 2 == 1);
+                let ours = quoted.filter(|(_, text)| text.starts_with("lockkeeper "));
+                found.extend(ours.filter_map(|(_, text)| shown(text)));
+            }
             _ => {}
         }
     }
@@ -132,7 +137,7 @@ fn made_real(house: &House, args: &[String]) -> Vec<String> {
     const TICKET: &str = "4294967299";
     const LOCK: &str = "0190b5a2-7c1e-7d3a-8f00-1234567890ab";
     let real = |arg: &String| match arg.as_str() {
-        TICKET => {
+        TICKET | "TICKET" => {
             let rows = house.say("audit --kind lock_waiting --json").json();
             rows["rows"][0]["details"]["queued"]["ticket"].to_string()
         }
@@ -284,7 +289,7 @@ cargo run --release -- simulate --seed 2   # a remark
 cargo test --workspace
 # only a remark
 ```
-lockkeeper outside
+lockkeeper outside, `lockkeeper inside`, `cargo frobnicate`
 ```console
 $ lockkeeper simulate
 lockkeeper printed
@@ -294,6 +299,7 @@ lockkeeper printed
     let expected = [
         ours(&["simulate", "--seed", "2"]),
         Shown::Cargo("test --workspace".to_owned()),
+        ours(&["inside"]),
         ours(&["simulate"]),
     ];
     assert_eq!(in_document(text), expected);

@@ -8,6 +8,7 @@
 //! | `shell.rs` | completions and manual pages |
 //! | `simulate.rs` | the verb `simulate`: its table, its JSON, its exit codes |
 //! | `start.rs` | the daemon: started by itself, replaced, served, looked after |
+//! | `story.rs` | the story of two terminals, as the documents tell it |
 //! | `support.rs` | a house of its own for each test |
 //! | `tasks.rs` | claims of tasks |
 //! | `terminal.rs` | what a terminal shows |
@@ -20,6 +21,7 @@ mod schema;
 mod shell;
 mod simulate;
 mod start;
+mod story;
 mod support;
 mod tasks;
 mod terminal;

@@ -23,12 +23,15 @@ Two terminals, one repository:
   two$ lockkeeper acquire src/main.rs
   file:src/main.rs is locked by ann@pts/1, taken 12 s ago for 'renaming the parser'; its lease
   ends in 4 min 48 s (19:39:01Z) unless renewed
+  next: stand in the queue with --wait 10m, or work on something else meanwhile
   two$ lockkeeper acquire src/main.rs --wait 10m
-  ... stands in the queue, until
+  waiting for file:src/main.rs, locked by ann@pts/1 for 'renaming the parser'; number 1 of 1 in
+  the queue, 9 min 58 s left
 
   one$ lockkeeper release src/main.rs
+  file:src/main.rs is released
 
-  ... and in this moment it is yours in terminal two.";
+And in this moment it is yours in terminal two.";
 
 /// The verbs, by what they are for.
 const GROUPS: &[(&str, &[&str])] = &[
