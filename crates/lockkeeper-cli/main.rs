@@ -19,7 +19,6 @@
 #![forbid(unsafe_code)]
 
 mod args;
-#[expect(dead_code, unused_imports, reason = "the verb `run` is still to come")]
 mod child;
 mod daemon;
 mod exit;
@@ -32,6 +31,7 @@ mod trouble;
 mod verbs;
 
 use args::{Args, Verb, daemon::Step, help};
+use child::Prepared;
 use daemon::{care, serve};
 use exit::Exit;
 use output::style::Style;
@@ -49,17 +49,22 @@ fn main() -> ExitCode {
         return code;
     }
     let line: Vec<OsString> = env::args_os().collect();
+    // It gets ready while we read the line and ask the daemon.
+    let prepared = match line.get(1) {
+        Some(verb) if verb == "run" => Prepared::new().ok(),
+        _ => None,
+    };
     let args = match help::parse(&line) {
         Ok(args) => args,
         Err(error) => return misused(&error, &line).into(),
     };
-    match run(&args) {
+    match run(&args, prepared) {
         Ok(exit) => exit.into(),
         Err(trouble) => told(&trouble, args.global.json).into(),
     }
 }
 
-fn run(args: &Args) -> Result<Exit, Trouble> {
+fn run(args: &Args, prepared: Option<Prepared>) -> Result<Exit, Trouble> {
     let json = args.global.json;
     let answer = match &args.verb {
         Verb::Simulate(wanted) => {
@@ -72,7 +77,7 @@ fn run(args: &Args) -> Result<Exit, Trouble> {
         }
         Verb::Serve(wanted) => return serve::serve(&Here::find(&args.global)?, wanted),
         Verb::Migrate(wanted) => care::migrate(&Here::find(&args.global)?, wanted)?,
-        _ => return block_on(verbs::run(args)),
+        _ => return block_on(verbs::run(args, prepared)),
     };
     answer.write(json)
 }

@@ -87,10 +87,10 @@ fn main() -> ExitCode {
         }
     }
     let args: Vec<OsString> = args.collect();
-    if let [part, command, rest @ ..] = &args[..]
+    if let [part, words @ ..] = &args[..]
         && part == "supervise"
     {
-        return supervise(command, rest);
+        return supervise(words);
     }
     let wanted = args.iter().filter_map(|arg| arg.to_str()).find(|arg| !arg.starts_with('-'));
     let folder = tempfile::tempdir().expect("a folder");
@@ -148,12 +148,12 @@ fn say(line: &str) {
 /// What a verb would do with the machine, once `SIGURG` reaches us or the command is over. `THEN`
 /// in the environment says what that is: `end` it with as many milliseconds of grace as `GRACE`
 /// says, or `drop` it. With `prepare` it is never started at all.
-fn supervise(command: &OsString, args: &[OsString]) -> ExitCode {
+fn supervise(words: &[OsString]) -> ExitCode {
     let then = env::var("THEN").unwrap_or_default();
     let grace = env::var("GRACE").ok().and_then(|text| text.parse().ok());
     let grace = Duration::from_millis(grace.unwrap_or(0));
     let env = [("SUPERVISED", OsString::from("ours"))];
-    let prepared = Prepared::new(command, args).expect("it can be prepared");
+    let prepared = Prepared::new().expect("it can be prepared");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = runtime.expect("a runtime").block_on(async {
         let mut signals = Signals::listen().expect("signals");
@@ -163,7 +163,7 @@ fn supervise(command: &OsString, args: &[OsString]) -> ExitCode {
             while signals.next().await == Heard::Child {}
             return Ok(None);
         }
-        let mut child = prepared.start(&env, signals).await?;
+        let mut child = prepared.start(words, &env, signals).await?;
         let ended = tokio::select! {
             _ = asked.recv() => None,
             ended = child.wait() => Some(ended.expect("it can be waited for")),

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `documents.rs` | every command the documents and the help show is run |
 //! | `locks.rs` | locks taken, kept, waited for, given back, broken; Ctrl-C |
+//! | `run.rs` | the verb `run`: its lines, its command, its codes |
+//! | `run_ends.rs` | the verb `run` when somebody dies or a lock is lost |
 //! | `schema.rs` | the shape of every JSON answer |
 //! | `shell.rs` | completions and manual pages |
 //! | `simulate.rs` | the verb `simulate`: its table, its JSON, its exit codes |
@@ -17,6 +19,8 @@
 
 mod documents;
 mod locks;
+mod run;
+mod run_ends;
 mod schema;
 mod shell;
 mod simulate;

@@ -1,7 +1,7 @@
 //! The first page: what this is, the story of two terminals, the verbs by what they are for, and
 //! what scripts rely on. Built here, because a list of verbs by the alphabet explains nothing.
 
-use super::Args;
+use super::{Args, run};
 use clap::{Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 
@@ -128,7 +128,12 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
+    let line: Vec<OsString> = line.into_iter().map(Into::into).collect();
+    if let Some(args) = run::parse_quickly(&line) {
+        return Ok(args);
+    }
     let mut command = command();
+    let line = run::with_separator(line, &command);
     let matches = command.try_get_matches_from_mut(line)?;
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
@@ -141,8 +146,6 @@ mod tests {
     #[test]
     fn each_verb_stands_in_one_group() {
         let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
-        // Another branch of the work brings it.
-        grouped.retain(|&name| name != "run");
         grouped.sort_unstable();
         let command = command();
         let mut verbs: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();

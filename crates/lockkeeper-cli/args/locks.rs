@@ -240,7 +240,7 @@ pub(crate) struct Capacity {
     pub(crate) slots: u64,
 }
 
-const PERMITS: Count = Count {
+pub(super) const PERMITS: Count = Count {
     bounds: 1..=65_536,
     too_few: "ask for at least 1 slot",
     too_many: "no resource has more than 65536 slots",

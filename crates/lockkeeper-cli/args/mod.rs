@@ -2,6 +2,7 @@
 //!
 //! | file | its verbs |
 //! |---|---|
+//! | `run.rs` | `run` |
 //! | `locks.rs` | `acquire wait cancel renew release cleanup force-unlock capacity` |
 //! | `views.rs` | `check status queue why graph watch audit stats` |
 //! | `tasks.rs` | `task claim`, `renew`, `release`, `complete`, `list` |
@@ -14,6 +15,7 @@
 pub(crate) mod daemon;
 pub(crate) mod help;
 pub(crate) mod locks;
+pub(crate) mod run;
 pub(crate) mod shell;
 pub(crate) mod simulate;
 pub(crate) mod span;
@@ -63,6 +65,7 @@ pub(crate) struct Global {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
+    Run(run::Run),
     Acquire(locks::Acquire),
     Wait(locks::Wait),
     Cancel(locks::Cancel),

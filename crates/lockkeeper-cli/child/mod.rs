@@ -41,7 +41,7 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, waitid},
 };
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fmt, io,
     os::{
         fd::OwnedFd,
@@ -70,45 +70,41 @@ const LOOKS: std::ops::RangeInclusive<Duration> =
 /// How long those who were killed may take to be gone from the list of processes.
 const BURIAL: Duration = Duration::from_secs(1);
 
-/// A process that waits to become the command. If we end before it starts, so does it.
+/// A process that waits to become a command. If we end before that, so does it.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    command: OsString,
     group: Group,
     line: UnixStream,
 }
 
 impl Prepared {
-    /// Prepares `command` with its arguments.
+    /// Prepares for a command.
     ///
     /// It must be called on the thread that stays until the end, because to the kernel that thread
     /// is the parent, and before [`Signals::listen`]: the command inherits which signals are
     /// ignored, and one that is listened to no longer is.
-    pub(crate) fn new(command: &OsStr, args: &[OsString]) -> Result<Prepared, SpawnError> {
-        let fail = |why| SpawnError { command: command.to_owned(), why };
-        let (line, theirs) = UnixStream::pair().map_err(fail)?;
+    pub(crate) fn new() -> io::Result<Prepared> {
+        let (line, theirs) = UnixStream::pair()?;
         let child = Command::new(trampoline::ourselves())
             .arg0("lockkeeper")
             .arg(trampoline::BECOME)
-            .arg(command)
-            .args(args)
             .stdin(OwnedFd::from(theirs))
             .process_group(0)
-            .spawn()
-            .map_err(fail)?;
-        Ok(Prepared { command: command.to_owned(), group: Group::led_by(&child), line })
+            .spawn()?;
+        Ok(Prepared { group: Group::led_by(&child), line })
     }
 
-    /// Has it become the command, with `env` added to its environment.
+    /// Has it become the command of these words, with `env` added to its environment.
     ///
     /// If the future is dropped, the command is killed.
     pub(crate) async fn start(
         self,
+        words: &[OsString],
         env: &[(&str, OsString)],
         signals: Signals,
     ) -> Result<Child, SpawnError> {
-        let Prepared { command, group, line } = self;
-        let fail = |why| SpawnError { command, why };
+        let Prepared { group, line } = self;
+        let fail = |why| SpawnError { command: words.first().cloned().unwrap_or_default(), why };
         let mut child = Child {
             group,
             signals,
@@ -126,7 +122,7 @@ impl Prepared {
         if let Some(terminal) = child.terminal.as_mut().filter(|terminal| terminal.is_all_ours()) {
             terminal.give_to(group);
         }
-        match cue(line, env).await {
+        match cue(line, words, env).await {
             Ok(None) => Ok(child),
             Ok(Some(refused)) => {
                 let _ = child.wait().await;
@@ -138,8 +134,12 @@ impl Prepared {
 }
 
 /// Gives the cue. Answers with what kept the process from becoming the command, if anything did.
-async fn cue(line: UnixStream, env: &[(&str, OsString)]) -> io::Result<Option<io::Error>> {
-    line::say_go(&line, env)?;
+async fn cue(
+    line: UnixStream,
+    words: &[OsString],
+    env: &[(&str, OsString)],
+) -> io::Result<Option<io::Error>> {
+    line::say_go(&line, words, env)?;
     line.set_nonblocking(true)?;
     // The other end is closed when the process becomes the command.
     let mut answer = Vec::new();

@@ -4,7 +4,7 @@ use super::line::hear_go;
 use rustix::process::{Pid, Signal, getpid, kill_current_process_group, kill_process, setpgid};
 use std::{
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io::{self, Read, Write},
     os::{
         fd::AsFd,
@@ -14,7 +14,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// Waits for its cue, then becomes the command that follows.
+/// Waits for its cue, then becomes the command that the cue names.
 pub(super) const BECOME: &str = "__become";
 /// Waits for our death, then kills the group whose number follows.
 pub(super) const WATCH: &str = "__watch";
@@ -36,7 +36,7 @@ pub(crate) fn trampoline() -> Option<ExitCode> {
     let mut args = env::args_os().skip(1);
     let part = args.next()?;
     let played = match part.to_str()? {
-        BECOME => become_command(&args.next()?, args),
+        BECOME => become_command(),
         WATCH => watch(&args.next()?),
         DIE => kill_process(getpid(), Signal::INT).map_err(io::Error::from),
         _ => return None,
@@ -51,7 +51,7 @@ pub(crate) fn trampoline() -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-fn become_command(command: &OsStr, args: impl Iterator<Item = OsString>) -> io::Result<()> {
+fn become_command() -> io::Result<()> {
     // First of all, so that the parent cannot die between being seen alive and this.
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -62,6 +62,9 @@ fn become_command(command: &OsStr, args: impl Iterator<Item = OsString>) -> io::
     }
     rustix::stdio::dup2_stdin(&go.stdin)?;
     drop(go.stdin);
+    let [command, args @ ..] = &go.words[..] else {
+        return Ok(());
+    };
     let error = Command::new(command).args(args).envs(go.env).exec();
     let code = error.raw_os_error().unwrap_or(rustix::io::Errno::INVAL.raw_os_error());
     (&line).write_all(&code.to_le_bytes())

@@ -34,6 +34,11 @@ pub(crate) struct Desk {
 pub(crate) struct Reach(Rc<RefCell<Client>>);
 
 impl Reach {
+    /// To a daemon that was found already.
+    pub(crate) fn of(client: Client) -> Reach {
+        Reach(Rc::new(RefCell::new(client)))
+    }
+
     pub(crate) fn client(&self) -> Client {
         self.0.borrow().clone()
     }
@@ -43,7 +48,7 @@ impl Desk {
     /// Finds the daemon, or starts one.
     pub(crate) async fn open(here: Here) -> Result<Desk, Trouble> {
         let client = link::reach(&here).await?;
-        Ok(Desk { here, reach: Reach(Rc::new(RefCell::new(client))), session: None })
+        Ok(Desk { here, reach: Reach::of(client), session: None })
     }
 
     /// The connection, for whoever looks on while something is asked.

@@ -8,12 +8,15 @@ use crate::{
     trouble::Trouble,
 };
 use lockkeeper::{
-    remote::{Address, Client, ConnectError},
+    LockManager,
+    remote::{Address, Client, Connect, ConnectError, Revive},
     store,
 };
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 /// The word for a daemon that is of another version and speaks otherwise.
@@ -39,7 +42,7 @@ pub(crate) async fn reach(here: &Here) -> Result<Client, Trouble> {
             start::hand_over(here).await
         }
         Ok(Some(client)) => {
-            remark_newer(here, &client);
+            remark_newer(here, &client.hello().version);
             Ok(client)
         }
         Ok(None) => start::start(here).await,
@@ -48,9 +51,49 @@ pub(crate) async fn reach(here: &Here) -> Result<Client, Trouble> {
     }
 }
 
+/// The locks of the daemon as the library has them: kept across a daemon that dies, which is
+/// started again then. The locks of a connection that is gone are free after `linger`.
+pub(crate) async fn manager(here: &Here, linger: Duration) -> Result<LockManager, Trouble> {
+    /// How often a daemon may be gone again before it was spoken to.
+    const AGAIN_MAX: usize = 8;
+    let again = here.clone();
+    let revive: Revive = Arc::new(move || {
+        let here = again.clone();
+        // What kept it from being started is told by whoever finds none.
+        Box::pin(async move { drop(reach(&here).await) })
+    });
+    let mut last = None;
+    for _ in 0..AGAIN_MAX {
+        // Nearly always it runs where it should. Otherwise that is put right first.
+        let sockets = [Some(here.socket.clone()), last.is_some().then(|| noted(here)).flatten()];
+        for socket in sockets.into_iter().flatten() {
+            if let Some(folder) = socket.parent() {
+                runtime::check_folder(folder)?;
+            }
+            let connect = Connect { linger, revive: Some(revive.clone()), ..Connect::to(socket) };
+            match LockManager::connect_with(connect).await {
+                Ok(manager) => {
+                    let version = manager.daemon().map(|hello| hello.version).unwrap_or_default();
+                    if !start::is_older(&version) {
+                        remark_newer(here, &version);
+                        return Ok(manager);
+                    }
+                }
+                Err(error @ ConnectError::OtherProtocol { .. }) => last = Some(error),
+                Err(error) if error.is_nobody_there() || is_going(&error) => last = Some(error),
+                Err(error) => return Err(unconnected(&error)),
+            }
+        }
+        reach(here).await?;
+    }
+    Err(last.map_or_else(
+        || Trouble::new(Exit::Unavailable, "unavailable", "the daemon does not stay"),
+        |error| unconnected(&error),
+    ))
+}
+
 /// A newer daemon that speaks as we do is as good as ours.
-fn remark_newer(here: &Here, client: &Client) {
-    let version = &client.hello().version;
+fn remark_newer(here: &Here, version: &str) {
     if version != start::VERSION && !here.json {
         output::remark(&format!(
             "note: the daemon is version {version}, newer than this program, {}",

@@ -19,7 +19,12 @@ pub(crate) mod walk;
 
 use crate::{args::Global, exit::Exit, trouble::Trouble};
 use lockkeeper::Resource;
-use std::{env, ffi::OsString, path::PathBuf};
+use project::Ground;
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 /// The variables this program reads.
 pub(crate) const AGENT: &str = "LOCKKEEPER_AGENT";
@@ -28,6 +33,11 @@ pub(crate) const STORE: &str = "LOCKKEEPER_STORE";
 pub(crate) const SOCKET: &str = "LOCKKEEPER_SOCKET";
 /// The session of the `lockkeeper run` this process runs under.
 pub(crate) const SESSION: &str = "LOCKKEEPER_SESSION";
+/// What it holds, one line for each resource.
+pub(crate) const TOKEN: &str = "LOCKKEEPER_TOKEN";
+pub(crate) const LOCK_ID: &str = "LOCKKEEPER_LOCK_ID";
+pub(crate) const RESOURCE: &str = "LOCKKEEPER_RESOURCE";
+pub(crate) const EXPIRES_AT: &str = "LOCKKEEPER_EXPIRES_AT";
 
 type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 
@@ -35,16 +45,8 @@ type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 pub(crate) const IDLE_EXIT: &str = "LOCKKEEPER_IDLE_EXIT";
 
 /// What a `lockkeeper run` tells the command it runs, and nobody else.
-pub(crate) const OF_RUN: &[&str] = &[
-    SESSION,
-    PROJECT,
-    AGENT,
-    SOCKET,
-    "LOCKKEEPER_TOKEN",
-    "LOCKKEEPER_LOCK_ID",
-    "LOCKKEEPER_RESOURCE",
-    "LOCKKEEPER_EXPIRES_AT",
-];
+pub(crate) const OF_RUN: &[&str] =
+    &[SESSION, PROJECT, AGENT, SOCKET, STORE, TOKEN, LOCK_ID, RESOURCE, EXPIRES_AT];
 
 /// What the process was given: its variables and its folder. A value, so that tests can make one
 /// up.
@@ -140,6 +142,34 @@ impl Here {
     /// The resources of a list, in its order.
     pub(crate) fn resources(&self, texts: &[String]) -> Result<Vec<Resource>, Trouble> {
         texts.iter().map(|text| self.resource(text)).collect()
+    }
+
+    /// For a lock file outside of the project, as scripts have them: `/var/lock/backup.lock` is one
+    /// lock for whoever names it, whatever folder it is named from. So its lock space is that of
+    /// the file. Several are of one space, or none of them is meant like that.
+    pub(crate) fn at_lock_file(
+        mut self,
+        words: &[String],
+        global: &Global,
+    ) -> Result<(Here, Vec<String>), Trouble> {
+        let outside = words.iter().map(|word| paths::outside(word, &self.folder, &self.root));
+        let unchanged = |here| Ok((here, words.to_vec()));
+        let Some(files) = outside.collect::<Option<Vec<PathBuf>>>() else {
+            return unchanged(self);
+        };
+        let folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        let grounds = folders.iter().map(|folder| project::ground(folder));
+        let grounds = grounds.collect::<Result<Vec<Ground>, Trouble>>()?;
+        let [first, others @ ..] = &grounds[..] else { return unchanged(self) };
+        if global.project.is_some() || others.iter().any(|other| other != first) {
+            return unchanged(self);
+        }
+        self.project = project::name_of(&first.project)?;
+        self.root.clone_from(&first.root);
+        let names: Option<Vec<&str>> = files.iter().map(|file| file.to_str()).collect();
+        let names = names.map(|names| names.into_iter().map(str::to_owned).collect());
+        // A name that is not UTF-8 is told where all others are.
+        Ok((self, names.unwrap_or_else(|| words.to_vec())))
     }
 
     /// Takes the last word for the agent if it is one: `acquire src/a.js AH-011`.

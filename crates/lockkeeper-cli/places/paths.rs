@@ -10,7 +10,7 @@
 use super::walk;
 use crate::{exit::Exit, trouble::Trouble};
 use lockkeeper::{Limits, Resource, ResourceProblem};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// The resource that `text` means in `folder`, below `root`. Both are absolute and free of links.
 pub(crate) fn resource(text: &str, folder: &Path, root: &Path) -> Result<Resource, Trouble> {
@@ -37,6 +37,14 @@ pub(crate) fn resource(text: &str, folder: &Path, root: &Path) -> Result<Resourc
             Err(problem) => Err(invalid(text, &problem)),
         },
     }
+}
+
+/// Where a path leads that is outside of `root`; `None` for everything else.
+pub(crate) fn outside(text: &str, folder: &Path, root: &Path) -> Option<PathBuf> {
+    let is_path = !text.is_empty()
+        && (!text.contains(':') || ["./", "../", "/"].iter().any(|start| text.starts_with(start)));
+    let reached = is_path.then(|| walk::lead(folder, Path::new(text)).ok()).flatten()?;
+    (!reached.starts_with(root)).then_some(reached)
 }
 
 fn is_path_like(word: &str) -> bool {

@@ -6,6 +6,7 @@
 //! | `acquire.rs` | `acquire`, `wait`, `cancel` |
 //! | `history.rs` | `audit`, `stats` |
 //! | `holds.rs` | `renew`, `release`, `cleanup` |
+//! | `run/` | `run` |
 //! | `tasks.rs` | `task …` |
 //! | `views.rs` | `check`, `status`, `queue`, `graph` |
 //! | `waiting.rs` | what is shown during a wait, and Ctrl-C |
@@ -16,6 +17,7 @@ pub(crate) mod acquire;
 pub(crate) mod admin;
 pub(crate) mod history;
 pub(crate) mod holds;
+pub(crate) mod run;
 pub(crate) mod tasks;
 pub(crate) mod views;
 pub(crate) mod waiting;
@@ -24,6 +26,7 @@ pub(crate) mod why;
 
 use crate::{
     args::{Args, Verb, tasks::TaskVerb},
+    child::Prepared,
     daemon::{care, desk::Desk, doctor, look::Look},
     exit::Exit,
     output::Answer,
@@ -32,8 +35,11 @@ use crate::{
 };
 
 /// Does what a verb asks for, as far as it is about a project.
-pub(crate) async fn run(args: &Args) -> Result<Exit, Trouble> {
+pub(crate) async fn run(args: &Args, prepared: Option<Prepared>) -> Result<Exit, Trouble> {
     let here = Here::find(&args.global)?;
+    if let Verb::Run(wanted) = &args.verb {
+        return run::run(here, &args.global, wanted, prepared).await;
+    }
     if let Verb::Watch(wanted) = &args.verb {
         let resources = here.resources(&wanted.resources)?;
         return watch::watch(here, wanted, resources).await;

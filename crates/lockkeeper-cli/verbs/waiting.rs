@@ -8,7 +8,7 @@
 use crate::{
     daemon::desk::{Desk, Reach},
     output::{self, style::Style, table::cut, words},
-    places,
+    places::{self, Here},
     trouble::{Trouble, Wanted},
 };
 use lockkeeper::{
@@ -26,10 +26,10 @@ use tokio::{
 };
 
 /// Whoever is served sooner sees no line.
-const QUIET_FOR: Duration = Duration::from_millis(200);
+pub(super) const QUIET_FOR: Duration = Duration::from_millis(200);
 
 /// How often the line is looked after.
-const PACE: Duration = Duration::from_secs(1);
+pub(super) const PACE: Duration = Duration::from_secs(1);
 
 /// How a wait ended.
 pub(super) enum Ended {
@@ -57,7 +57,7 @@ pub(super) async fn wait(
     command: Command,
 ) -> Result<Ended, Trouble> {
     let outer = declared(desk, session).await?;
-    let mut line = Line::new(desk, session, what);
+    let mut line = Line::new(desk.reach(), &desk.here, session, what);
     let heard = |kind| signal(kind).map_err(|error| no_signals(&error));
     let mut interrupt = heard(SignalKind::interrupt())?;
     let mut terminate = heard(SignalKind::terminate())?;
@@ -111,8 +111,8 @@ async fn declared(desk: &mut Desk, session: SessionId) -> Result<Option<SessionI
     }
 }
 
-/// The line on stderr.
-struct Line {
+/// The line on stderr. It goes when this is dropped.
+pub(super) struct Line {
     reach: Reach,
     project: String,
     session: SessionId,
@@ -133,23 +133,29 @@ enum How {
     Never,
 }
 
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl Line {
-    fn new(desk: &Desk, session: SessionId, what: For) -> Line {
+    pub(super) fn new(reach: Reach, here: &Here, session: SessionId, what: For) -> Line {
         let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
         let how = match Style::of_stderr().width {
-            _ if desk.here.json => How::Never,
+            _ if here.json => How::Never,
             Some(width) if !is_dumb => How::Rewritten(width),
             _ => How::Once,
         };
-        let (reach, project) = (desk.reach(), desk.here.project.clone());
+        let project = here.project.clone();
         Line { reach, project, session, what, found: Vec::new(), how, is_open: false }
     }
 
-    fn is_shown(&self) -> bool {
+    pub(super) fn is_shown(&self) -> bool {
         self.how != How::Never
     }
 
-    async fn show(&mut self) {
+    pub(super) async fn show(&mut self) {
         // A daemon that is gone for a moment has nothing to show.
         let Some(text) = self.text().await else { return };
         match self.how {

@@ -184,6 +184,16 @@ impl LockManager {
         }
     }
 
+    /// The daemon it is connected to, or was last, as that told of itself. `None` for a manager
+    /// that has its locks in this process.
+    #[cfg(feature = "remote")]
+    pub fn daemon(&self) -> Option<crate::wire::Hello> {
+        match &self.inner.end {
+            End::House(_) => None,
+            End::Far(link) => Some(link.hello()),
+        }
+    }
+
     /// Ends all sessions of this process in order, closes the store, and tells what was released.
     /// Whoever still waits is refused; guards that are dropped later do nothing. With
     /// [`Config::attached_outlive`] nothing ends: all of it stays on record for the next process.

@@ -21,7 +21,7 @@ use crate::{
     error::{CallError, Unavailable},
     guard::GuardBook,
     session::Owner,
-    wire::{self, Attach, Subscribe},
+    wire::{self, Attach, Hello, Subscribe},
 };
 use lockkeeper_core::{LockId, SessionId};
 use serde::{Serialize, de::DeserializeOwned};
@@ -38,6 +38,8 @@ use tokio::sync::{Notify, broadcast, oneshot};
 pub(crate) struct Link {
     pub(super) connect: Connect,
     clock: Clock,
+    /// Who is at the other end, or was last.
+    hello: Mutex<Hello>,
     /// By how much our clock is ahead of the daemon's, in milliseconds: after it was started anew
     /// and its clock was set back meanwhile.
     ahead: AtomicU64,
@@ -160,6 +162,7 @@ impl Link {
         Link {
             connect,
             clock: Clock::following(first.asked, first.hello.clock()),
+            hello: Mutex::new(first.hello.clone()),
             ahead: AtomicU64::new(0),
             books: Mutex::default(),
             events,
@@ -178,6 +181,10 @@ impl Link {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn linger_ms(&self) -> u64 {
@@ -312,6 +319,7 @@ impl Link {
     pub(super) fn resume(&self, dialled: &Dialled) -> Arc<Outbox> {
         let ahead = self.clock.follow(dialled.asked, dialled.hello.clock());
         self.ahead.store(ahead, Ordering::Relaxed);
+        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = dialled.hello.clone();
         let outbox = Arc::new(Outbox::default());
         let linger_ms = self.linger_ms();
         let mut state = self.state();
