@@ -5,7 +5,7 @@ use crate::{
     support::{DEMO, Room, file, millis, poll_once, secs, until},
 };
 use lockkeeper::{
-    LockManager,
+    AdminError, LockManager, Lost, Unavailable,
     remote::{Client, Connect},
 };
 use std::{
@@ -247,4 +247,27 @@ async fn an_old_request_takes_nothing_away() {
         assert_eq!(owner.as_deref(), Some("a"));
     }
     guard.release().await.unwrap();
+}
+
+/// What an administrator breaks is not broken twice: by then it may be somebody else's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_breaks_something_is_not_asked_again() {
+    let home = Home::start().await;
+    let direct = home.connect().await;
+    let holder = direct.session(DEMO, "holder").await.unwrap();
+    let broken = holder.acquire(file("x")).await.unwrap();
+    let next = direct.session(DEMO, "next").await.unwrap();
+    let waiting = tokio::spawn(next.acquire(file("x")).into_future());
+    let demo = direct.project(DEMO).await.unwrap();
+    until("it waits", async || demo.queue(file("x")).await.unwrap().len() == 1).await;
+    // Behind a hello, its answer, and the request.
+    let proxy = Proxy::start(&home, 3, Cut::Before);
+    let far = LockManager::connect(proxy.path.as_path()).await.unwrap();
+    let far = far.project(DEMO).await.unwrap();
+    let error = far.force_unlock(file("x"), "admin", "a test").await.unwrap_err();
+    assert!(matches!(error, AdminError::Unavailable(Unavailable::Unreachable(_))), "{error}");
+    assert_eq!(broken.lost().await, Lost::Revoked);
+    let guard = waiting.await.unwrap().unwrap();
+    assert_eq!(far.get_owner(file("x")).await.unwrap().as_deref(), Some("next"));
+    assert!(guard.is_valid());
 }

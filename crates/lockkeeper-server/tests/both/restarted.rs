@@ -38,7 +38,8 @@ impl Home {
         self.dir.path()
     }
 
-    pub async fn begin(&mut self) {
+    /// The store itself, while no daemon has it.
+    pub async fn open(&self) -> LockManager {
         // A writer that was left alone may still be closing the file.
         let mut manager = None;
         until("the store is free", async || {
@@ -48,8 +49,12 @@ impl Home {
             manager.is_some()
         })
         .await;
+        manager.unwrap()
+    }
+
+    pub async fn begin(&mut self) {
         let config = ServerConfig::at(self.socket());
-        let server = Server::start(manager.unwrap(), config).await.unwrap();
+        let server = Server::start(self.open().await, config).await.unwrap();
         let stopper = server.stopper();
         self.daemon = Some((stopper, tokio::spawn(server.run())));
     }
@@ -205,6 +210,26 @@ async fn a_session_that_is_over_takes_its_guards_along() {
     assert!(matches!(error, AcquireError::SessionEnded { .. }), "{error}");
     let next = far.session(DEMO, "a").await.unwrap();
     next.acquire(file("x")).no_wait().await.unwrap().release().await.unwrap();
+}
+
+/// What was taken away while its holder could not be told is lost when it comes back; what was not
+/// is still held.
+#[tokio::test]
+async fn a_hold_that_was_taken_away_meanwhile_is_lost() {
+    let mut home = Home::start().await;
+    let far = home.connect().await;
+    let a = far.session(DEMO, "a").await.unwrap();
+    let taken = a.acquire(file("x")).await.unwrap();
+    let kept = a.acquire(file("y")).await.unwrap();
+    home.end(true).await;
+    let manager = home.open().await;
+    let demo = manager.project(DEMO).await.unwrap();
+    demo.force_unlock(file("x"), "admin", "a test").await.unwrap();
+    manager.shutdown().await;
+    home.begin().await;
+    assert_eq!(taken.lost().await, Lost::Released);
+    assert!(kept.is_valid());
+    kept.release().await.unwrap();
 }
 
 /// A daemon that is started by those who need it.
