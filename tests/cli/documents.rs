@@ -245,7 +245,8 @@ fn pages() -> Vec<Vec<String>> {
         let lines = lines.filter_map(|line| line.strip_prefix("  "));
         let words = lines.filter_map(|line| Some(line.split_once("  ")?.0.to_owned()));
         let is_verb = |word: &String| {
-            word.starts_with(|c: char| c.is_ascii_lowercase())
+            word != "help"
+                && word.starts_with(|c: char| c.is_ascii_lowercase())
                 && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
         };
         words.filter(is_verb).collect()

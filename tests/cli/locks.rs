@@ -263,3 +263,24 @@ fn breaking_a_lock_is_asked_for_twice_and_kept() {
     let kept = house.run(&["why", "a.rs"]).exits(0);
     assert!(kept.out.contains("bob took it from ann for 'ann is gone'"), "{}", kept.all());
 }
+
+/// A command that runs under a lock and waits for it: it would wait for itself.
+#[test]
+fn a_wait_under_a_wait_is_seen() {
+    let house = House::new();
+    house.run_as("ann", &["acquire", "a.rs"]).exits(0);
+    let rows = house.say("audit --kind session_opened --json").json();
+    let outer = rows["rows"][0]["details"]["session_opened"]["session"].to_string();
+    let project = house.say("doctor --json").json()["project"].as_str().unwrap().to_owned();
+    let inner = |project: &str, wait: &str| {
+        let mut command = house.command_as("bob");
+        command.env("LOCKKEEPER_SESSION", &outer).env("LOCKKEEPER_PROJECT", project);
+        house.run_command(command.args(["acquire", "a.rs", "--wait", wait, "--json"]))
+    };
+    let told = inner(&project, "50s").exits(79).json();
+    let ring = told["error"]["deadlock"]["ring"].as_array().unwrap();
+    assert!(ring.iter().any(|one| one["kind"] == "declared"), "{told}");
+    assert_eq!(house.say("graph").out, "nobody waits\n", "nothing is left of it");
+    // A number of another project means nothing here.
+    inner("elsewhere", "50s").exits(0);
+}

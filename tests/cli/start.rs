@@ -371,6 +371,9 @@ fn a_daemon_that_speaks_otherwise_is_replaced_if_it_is_older() {
     let asked = house.run(&["acquire", "b.rs", "--socket", &path, "--json"]).exits(69).json();
     assert_eq!(asked["error"]["code"], "other_version");
     assert_eq!(asked["error"]["daemon_version"], "99.0.0");
+    // What is on record can be read all the same.
+    let shown = house.run(&["status", "--socket", &path]).exits(0);
+    assert!(shown.out.contains("file:a.rs"), "{}", shown.all());
     // Whoever wants it gone may say so.
     house.run(&["stop", "--socket", &path]).exits(0);
     assert_eq!(newer.join().unwrap().last().map(String::as_str), Some("daemon.stop"));

@@ -191,31 +191,40 @@ impl House {
         child
     }
 
-    /// Waits for the end of one that was started.
+    /// Waits for the end of one that was started, and of whatever it wrote.
     pub(crate) fn finish(&self, mut child: Child) -> Ran {
         let id = child.id();
+        let store = self.store();
         let (done, is_done) = std::sync::mpsc::channel();
-        // If it hangs, it is ended by its own number, and its test fails with what it said.
+        // If it hangs, it is ended by its own number, and its test fails with what it said. So is
+        // its daemon, which may be what keeps the pipe open.
         let watch = std::thread::spawn(move || {
             if is_done.recv_timeout(PATIENCE).is_err() {
                 kill(id, "KILL");
+                owner(&store).into_iter().for_each(|daemon| kill(daemon, "KILL"));
             }
         });
         drop(child.stdin.take());
         let output = child.wait_with_output().expect("it ends");
-        let _ = done.send(());
+        let is_late = done.send(()).is_err();
         watch.join().expect("the watch ends");
-        Ran::of(output)
+        let ran = Ran::of(output);
+        assert!(!is_late, "it did not end in {PATIENCE:?}: {}", ran.all());
+        ran
     }
 
     /// The process that has the store open, as it says itself.
     pub(crate) fn daemon(&self) -> Option<u32> {
-        let mut card = self.store().into_os_string();
-        card.push(".owner");
-        let card: Value = serde_json::from_str(&fs::read_to_string(card).ok()?).ok()?;
-        let pid = u32::try_from(card["pid"].as_u64()?).ok()?;
-        is_ours(pid).then_some(pid)
+        owner(&self.store())
     }
+}
+
+fn owner(store: &Path) -> Option<u32> {
+    let mut card = store.as_os_str().to_owned();
+    card.push(".owner");
+    let card: Value = serde_json::from_str(&fs::read_to_string(card).ok()?).ok()?;
+    let pid = u32::try_from(card["pid"].as_u64()?).ok()?;
+    is_ours(pid).then_some(pid)
 }
 
 impl Drop for House {

@@ -24,6 +24,13 @@ fn help_says_what_it_is_and_shows_examples() {
 }
 
 #[test]
+fn help_is_found_where_people_look_for_it() {
+    let page = run(&["acquire", "--help"]).out;
+    assert_eq!(run(&["help", "acquire"]).exits(0).out, page);
+    assert_eq!(run(&["help"]).exits(0).out, run(&["--help"]).out);
+}
+
+#[test]
 fn help_fits_a_narrow_terminal() {
     for args in [&["--help"][..], &["simulate", "--help"], &["-h"], &["simulate", "-h"]] {
         let ran = run(args);

@@ -84,7 +84,6 @@ pub(crate) fn command() -> Command {
         ))
         .after_help(format!("{EXAMPLES}\n\nThe story, resources, exit codes: lockkeeper --help"))
         .after_long_help(format!("{AFTER}\n\n{EXAMPLES}"))
-        .disable_help_subcommand(true)
 }
 
 /// The list of verbs, each with what it says of itself in one line.

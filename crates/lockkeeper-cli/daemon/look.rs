@@ -29,7 +29,12 @@ enum At {
 
 impl Look {
     pub(crate) async fn at(here: &Here) -> Result<Look, Trouble> {
-        let at = match link::running(here).await? {
+        let running = match link::running(here).await {
+            // A daemon of another version cannot be asked, but what it has written can be read.
+            Err(trouble) if trouble.code == link::OTHER_PROTOCOL => None,
+            running => running?,
+        };
+        let at = match running {
             Some(client) => At::Running(client),
             None => match Snapshot::of(&here.store) {
                 Ok(snapshot) => At::Rest(Box::new(snapshot)),

@@ -79,6 +79,12 @@ fn message(refusal: &Refusal, asker: &Asker<'_>) -> String {
         Refusal::AlreadyHeld { holder } => {
             format!("{} is yours already, {}", holder.resource, taken(holder, asker))
         }
+        Refusal::NotHolder { holder: Some(holder), .. } if *holder.agent == *asker.agent => {
+            format!(
+                "{} is held by {} in another way, such as a `lockkeeper run`, and ends with that",
+                holder.resource, holder.agent
+            )
+        }
         Refusal::NotHolder { holder: Some(holder), .. } => {
             format!("{} is not yours: it {}", holder.resource, locked_by(holder, asker))
         }

@@ -1,5 +1,6 @@
 //! The verbs about what happened and how much: `audit`, `stats`.
 
+use super::why;
 use crate::{
     args::views::{Audit, Stats},
     daemon::look::Look,
@@ -61,7 +62,7 @@ pub(super) fn row_json(row: &AuditRow) -> Value {
 }
 
 fn table(rows: &[AuditRow], everywhere: bool) -> Table {
-    let mut table = Table::new(&["WHEN", "PROJECT", "WHAT", "AGENT", "RESOURCE", "TOKEN"]);
+    let mut table = Table::new(&["WHEN", "PROJECT", "WHAT", "AGENT", "RESOURCE", "WHY"]);
     for row in rows {
         let when = row.event_time.to_string();
         table.row([
@@ -70,10 +71,19 @@ fn table(rows: &[AuditRow], everywhere: bool) -> Table {
             row.event_type.clone(),
             row.agent_id.clone().unwrap_or_default(),
             row.resource.clone().unwrap_or_default(),
-            row.token.map(|token| token.to_string()).unwrap_or_default(),
+            reason(row),
         ]);
     }
     table
+}
+
+/// What somebody wanted it for, or the word for how it ended where that was not by will.
+fn reason(row: &AuditRow) -> String {
+    let said = ["granted", "queued"].iter().find_map(|fact| row.details[fact]["reason"].as_str());
+    match said {
+        Some(reason) => reason.to_owned(),
+        None => Some(why::cause(row)).filter(|word| word != "released").unwrap_or_default(),
+    }
 }
 
 /// What counts as ending soon, and as held for long.

@@ -159,7 +159,7 @@ fn is_telling(row: &AuditRow) -> bool {
 }
 
 /// The word for why somebody left.
-fn cause(row: &AuditRow) -> String {
+pub(super) fn cause(row: &AuditRow) -> String {
     let cause = row.details.pointer("/left/cause").or(row.details.pointer("/released/cause"));
     match cause {
         Some(Value::String(word)) => word.clone(),
