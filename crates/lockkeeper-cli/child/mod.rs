@@ -241,11 +241,11 @@ impl Child {
             }
             if self.suspended.is_some() {
                 tokio::task::yield_now().await;
-                self.go_on()?;
+                self.go_on();
             }
             match self.look()? {
                 Some(Seen::Ended(status)) => self.finish(status),
-                Some(Seen::Stopped(signal)) => self.stopped(signal)?,
+                Some(Seen::Stopped(signal)) => self.stopped(signal),
                 None => tokio::select! {
                     heard = self.signals.next() => self.pass_on(heard),
                     () = tokio::time::sleep_until(self.watch_at), if self.watch.is_none() => {
@@ -345,37 +345,38 @@ impl Child {
 
     /// The command was stopped. If it only wants the terminal and we have it, it gets it;
     /// otherwise whoever stopped the command wants us to stop.
-    fn stopped(&mut self, by: i32) -> io::Result<()> {
+    ///
+    /// Within a session anybody may let anybody go on, so that is not refused.
+    fn stopped(&mut self, by: i32) {
         let Some(terminal) = &mut self.terminal else {
-            return Ok(());
+            return;
         };
         if wants_terminal(by) && terminal.give_to(self.group) {
-            return self.group.signal(Signal::CONT);
+            let _ = self.group.signal(Signal::CONT);
+            return;
         }
         let was_theirs = terminal.is_given();
         terminal.take_back();
         let wants_terminal = was_theirs || wants_terminal(by);
-        if terminal::somebody_can_wake_us() {
+        let can_be_woken = terminal::somebody_can_wake_us();
+        // A stop key that nobody is there to undo has no effect. But what wants a terminal that is
+        // not to be had would only be stopped again by the next thing it reads.
+        if can_be_woken || was_theirs || !wants_terminal {
             self.suspended = Some(Suspended { wants_terminal });
-            terminal.stop_ourselves(was_theirs)
-        } else if was_theirs || !wants_terminal {
-            // A stop key that nobody is there to undo has no effect.
-            self.suspended = Some(Suspended { wants_terminal });
-            Ok(())
-        } else {
-            // Let go on, it would only be stopped again by the next thing it reads.
-            Ok(())
+        }
+        if can_be_woken {
+            terminal.stop_ourselves(was_theirs);
         }
     }
 
     /// We were let go on, so the command is.
-    fn go_on(&mut self) -> io::Result<()> {
+    fn go_on(&mut self) {
         if let Some(Suspended { wants_terminal: true }) = self.suspended.take()
             && let Some(terminal) = &mut self.terminal
         {
             terminal.give_to(self.group);
         }
-        self.group.signal(Signal::CONT)
+        let _ = self.group.signal(Signal::CONT);
     }
 }
 

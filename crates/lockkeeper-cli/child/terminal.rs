@@ -76,12 +76,12 @@ impl Terminal {
 
     /// Stops us, and `with_group` those who were started together with us: had the terminal been
     /// ours, its key would have stopped them. Comes back when somebody lets us go on.
-    pub(super) fn stop_ourselves(&self, with_group: bool) -> io::Result<()> {
-        match with_group {
-            true => kill_current_process_group(Signal::STOP)?,
-            false => kill_process(getpid(), Signal::STOP)?,
-        }
-        Ok(())
+    pub(super) fn stop_ourselves(&self, with_group: bool) {
+        // We may always signal ourselves.
+        let _ = match with_group {
+            true => kill_current_process_group(Signal::STOP),
+            false => kill_process(getpid(), Signal::STOP),
+        };
     }
 }
 
