@@ -57,6 +57,7 @@ Environment:
   LOCKKEEPER_PROJECT    the lock space, as --project
   LOCKKEEPER_STORE      the file that remembers, as --store
   LOCKKEEPER_SOCKET     the daemon's socket, as --socket
+  LOCKKEEPER_IDLE_EXIT  after how long a daemon ends that nobody needs  [default: 10m]
   NO_COLOR              no colours
 
 Exit codes:
@@ -68,8 +69,10 @@ Exit codes:
 
 const EXAMPLES: &str = "\
 Examples:
-  lockkeeper simulate              watch 48 agents fight for locks, and see them all served
-  lockkeeper simulate --help       each verb has a page of its own, with examples";
+  lockkeeper run git:index -- git status   hold a lock while a command runs
+  lockkeeper acquire src/main.rs           take one, to be given back with `release`
+  lockkeeper status                        who has what, and how many wait
+  lockkeeper acquire --help                each verb has a page of its own, with examples";
 
 /// The whole definition, with the first page in place.
 pub(crate) fn command() -> Command {
