@@ -75,8 +75,8 @@ fn run(args: &Args, prepared: Option<Prepared>) -> Result<Exit, Trouble> {
         Verb::Serve(wanted) if wanted.background == Some(Step::Begin) => {
             return Err(serve::leave());
         }
-        Verb::Serve(wanted) => return serve::serve(&Here::find(&args.global)?, wanted),
-        Verb::Migrate(wanted) => care::migrate(&Here::find(&args.global)?, wanted)?,
+        Verb::Serve(wanted) => return serve::serve(&Here::anywhere(&args.global)?, wanted),
+        Verb::Migrate(wanted) => care::migrate(&Here::anywhere(&args.global)?, wanted)?,
         _ => return block_on(verbs::run(args, prepared)),
     };
     answer.write(json)

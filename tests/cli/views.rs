@@ -246,6 +246,9 @@ fn one_repository_is_one_space_from_wherever_it_is_asked() {
     std::fs::write(house.path("side/.git"), "gitdir: /nowhere\n").unwrap();
     let broken = run("side", "bob", &["status"]).exits(78);
     assert!(broken.err.contains("git worktree repair"), "{}", broken.all());
+    let told = run("side", "bob", &["doctor"]).exits(78);
+    assert!(told.out.contains("trouble project   "), "{}", told.all());
+    run("side", "bob", &["stop"]).exits(0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
         style::{Ink, Style},
         words,
     },
-    places::{self, Here, runtime},
+    places::{self, Here, project, runtime},
 };
 use lockkeeper::{AuditFilter, Contention, ContentionNow, Snapshot, StoreError, remote::Client};
 #[cfg(target_os = "linux")]
@@ -114,7 +114,12 @@ impl Findings {
 pub(crate) async fn doctor(here: &Here) -> Answer {
     let mut findings = Findings::default();
     findings.well("version", start::VERSION);
-    findings.well("project", here.project.clone());
+    match project::ground(&here.folder) {
+        Ok(_) => findings.well("project", here.project.clone()),
+        Err(trouble) => {
+            findings.trouble("project", trouble.message, trouble.next.unwrap_or_default());
+        }
+    }
     let named = match here.is_named {
         true => here.agent.clone(),
         false => format!("{} (give agents a name of their own: {})", here.agent, places::AGENT),

@@ -107,11 +107,21 @@ pub(crate) struct Here {
 impl Here {
     /// Finds it all out.
     pub(crate) fn find(global: &Global) -> Result<Here, Trouble> {
-        Here::found_in(&Surroundings::real()?, global)
+        let around = Surroundings::real()?;
+        let ground = project::ground(&around.folder)?;
+        Here::on(ground, &around, global)
     }
 
-    pub(crate) fn found_in(around: &Surroundings, global: &Global) -> Result<Here, Trouble> {
-        let ground = project::ground(&around.folder)?;
+    /// The same for a verb that is about the daemon: a repository that is broken is in nobody's way
+    /// then.
+    pub(crate) fn anywhere(global: &Global) -> Result<Here, Trouble> {
+        let around = Surroundings::real()?;
+        let (project, root) = (around.folder.clone(), around.folder.clone());
+        let ground = project::ground(&around.folder).unwrap_or(Ground { project, root });
+        Here::on(ground, &around, global)
+    }
+
+    fn on(ground: Ground, around: &Surroundings, global: &Global) -> Result<Here, Trouble> {
         let project = match global.project.clone().or(around.text(PROJECT)?) {
             Some(name) => project::named(&name, &around.folder)?,
             None => project::name_of(&ground.project)?,

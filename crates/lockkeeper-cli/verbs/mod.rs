@@ -36,7 +36,10 @@ use crate::{
 
 /// Does what a verb asks for, as far as it is about a project.
 pub(crate) async fn run(args: &Args, prepared: Option<Prepared>) -> Result<Exit, Trouble> {
-    let here = Here::find(&args.global)?;
+    let here = match &args.verb {
+        Verb::Stop(_) | Verb::Doctor(_) => Here::anywhere(&args.global)?,
+        _ => Here::find(&args.global)?,
+    };
     if let Verb::Run(wanted) = &args.verb {
         return run::run(here, &args.global, wanted, prepared).await;
     }
