@@ -1,7 +1,13 @@
 //! Commands of clients: carried to the project, watched while they wait, taken back when whoever
 //! asked has vanished.
+//!
+//! What waits under a name that its sender chose waits on for a while after a cut, so that it can
+//! be asked for again; if it is not, it is cancelled. What was granted under such a name stays
+//! granted: asked again it is told again, and else its lease ends it. What the sender cannot name
+//! is cancelled at once, also when it was granted and the answer surely was not read.
 
 use crate::{
+    asked::Turn,
     house::{House, Phase},
     link::Peer,
     refuse,
@@ -10,7 +16,7 @@ use crate::{
 use lockkeeper::{CallError, Unavailable, wire::ErrorObject};
 use lockkeeper_core::{
     Answer, Cancel, CancelTarget, Command, Credential, EndCause, EndSession, Grant, LockId,
-    Refusal, RequestId, SessionId, TicketId, Wait,
+    Refusal, SessionId, TicketId, Wait,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -44,26 +50,57 @@ impl Receipt {
 struct TakeBack {
     house: Arc<House>,
     room: Arc<Room>,
+    session: SessionId,
     what: Option<Command>,
+    /// If whoever asked can ask again: which call this was, and how long to wait for the next.
+    turn: Option<Turn>,
+    grace: Duration,
+    is_answered: bool,
 }
 
 impl Drop for TakeBack {
     fn drop(&mut self) {
         let Some(command) = self.what.take() else { return };
+        // What goes with a session is not taken back one by one. What an attached one was answered
+        // it is told again when it is attached.
+        let is_attached = self.room.is_attached(self.session);
+        if self.room.is_ending(self.session) || (self.is_answered && is_attached) {
+            return;
+        }
         // Where the server stops, places are kept for those who come back.
         if self.house.phase() == Phase::Serving {
-            self.house.undo(&self.room, command);
+            self.house.undo(&self.room, command, self.turn.take(), self.grace);
         }
     }
 }
 
 impl House {
-    /// Does what a vanished caller leaves to be done, and again until it is done.
-    fn undo(self: &Arc<House>, room: &Arc<Room>, command: Command) {
+    /// Does what a vanished caller leaves to be done, and again until it is done; unless the same
+    /// is asked for again before.
+    fn undo(
+        self: &Arc<House>,
+        room: &Arc<Room>,
+        command: Command,
+        turn: Option<Turn>,
+        grace: Duration,
+    ) {
         let (house, room) = (self.clone(), room.clone());
         tokio::spawn(async move {
+            if !grace.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(grace) => {}
+                    () = house.stopping() => return,
+                }
+            }
             let mut pause = Duration::from_millis(20);
             while house.phase() != Phase::Dead {
+                let last = match &turn {
+                    Some(turn) => match turn.is_last().await {
+                        Some(last) => Some(last),
+                        None => break,
+                    },
+                    None => None,
+                };
                 match room.project.command(command.clone()).await {
                     Ok(_) | Err(CallError::Refused(_)) => break,
                     Err(CallError::Unavailable(Unavailable::ShutDown)) => break,
@@ -71,6 +108,7 @@ impl House {
                         tracing::warn!(project = %room.name(), %why, "a call cannot be taken back");
                     }
                 }
+                drop(last);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
@@ -82,68 +120,47 @@ impl House {
 /// What a command is to the server.
 struct Nature {
     /// The session whose call may be answered with a grant.
-    asks: Option<SessionId>,
+    session: SessionId,
     /// Whether it may be answered with a ticket.
     is_sliced: bool,
-    /// Whether it may wait.
-    waits: bool,
     /// What a caller leaves behind who vanishes meanwhile.
-    vanished: Option<Command>,
-    /// Whether the same must be done when only the answer is lost.
-    undelivered: bool,
-    /// Whether whoever asks knows the request by a name of his own, and can ask again.
-    is_named: bool,
+    vanished: Command,
+    /// What whoever asks knows it by, and can ask for again.
+    name: Option<CancelTarget>,
 }
 
 impl Nature {
-    /// Looks at a command, and gives it a request id if it needs one.
-    fn of(house: &House, command: &mut Command) -> Nature {
-        let mut is_named = true;
-        let mut name = |request: &mut Option<RequestId>| {
-            is_named = request.is_some();
-            CancelTarget::Request(*request.get_or_insert_with(|| house.next_request()))
-        };
-        let (session, is_sliced, target) = match command {
-            Command::Acquire(it) => {
-                (it.session, it.options.slice.is_some(), name(&mut it.options.request_id))
-            }
-            Command::AcquireAll(it) => {
-                (it.session, it.options.slice.is_some(), name(&mut it.options.request_id))
-            }
-            Command::Upgrade(it) => {
-                (it.session, it.options.slice.is_some(), name(&mut it.options.request_id))
-            }
-            Command::ClaimTasks(it) => (it.session, false, name(&mut it.options.request_id)),
+    /// Looks at a command, and gives it a request id if it needs one. None if it neither waits nor
+    /// is answered with a grant.
+    fn of(house: &House, command: &mut Command) -> Option<Nature> {
+        let (session, is_sliced, request) = match command {
+            Command::Acquire(it) => (it.session, it.options.slice.is_some(), &mut it.options),
+            Command::AcquireAll(it) => (it.session, it.options.slice.is_some(), &mut it.options),
+            Command::Upgrade(it) => (it.session, it.options.slice.is_some(), &mut it.options),
+            Command::ClaimTasks(it) => (it.session, false, &mut it.options),
             &mut Command::Wait(Wait { session, ticket, slice }) => {
                 // The place is kept, for as long as a ticket is that nobody polls.
                 let poll = Wait { session, ticket, slice: Some(Duration::ZERO) };
-                return Nature {
-                    asks: Some(session),
+                return Some(Nature {
+                    session,
                     is_sliced: slice.is_some(),
-                    waits: true,
-                    vanished: Some(poll.into()),
-                    undelivered: false,
-                    is_named: true,
-                };
+                    vanished: poll.into(),
+                    name: Some(CancelTarget::Ticket(ticket)),
+                });
             }
-            _ => {
-                return Nature {
-                    asks: None,
-                    is_sliced: false,
-                    waits: false,
-                    vanished: None,
-                    undelivered: false,
-                    is_named: true,
-                };
-            }
+            _ => return None,
         };
-        Nature {
-            asks: Some(session),
-            is_sliced,
-            waits: true,
-            vanished: Some(Cancel { session, target }.into()),
-            undelivered: true,
-            is_named,
+        let name = request.request_id.map(CancelTarget::Request);
+        let request = *request.request_id.get_or_insert_with(|| house.next_request());
+        let vanished = Cancel { session, target: CancelTarget::Request(request) }.into();
+        Some(Nature { session, is_sliced, vanished, name })
+    }
+
+    /// How long to wait for the same to be asked again: a request can be, a poll changes nothing.
+    fn grace(&self, house: &House) -> Duration {
+        match self.name {
+            Some(CancelTarget::Request(_)) => house.config.reattach_grace,
+            _ => Duration::ZERO,
         }
     }
 }
@@ -155,33 +172,33 @@ pub(crate) async fn command(
     room: &Arc<Room>,
     mut command: Command,
 ) -> Result<Done, ErrorObject> {
-    let nature = Nature::of(house, &mut command);
-    let Some(session) = nature.asks else {
+    let Some(nature) = Nature::of(house, &mut command) else {
         let answer = watched(peer, room, command).await.map_err(|error| refuse::call(&error))?;
         return Ok(Done { answer, receipt: Receipt::default() });
+    };
+    let session = nature.session;
+    let grace = nature.grace(house);
+    let turn = match nature.name {
+        Some(name) => Some(room.asked.begin(session, name).await),
+        None => None,
     };
     let asking = room.ask(session, nature.is_sliced && peer.link.is_some());
     if let Command::Wait(wait) = &command {
         room.waits(session, wait.ticket);
     }
-    // A session that lives by this connection goes with it, and all it waits for.
-    let is_own = room.lives_by(session, peer.link.as_ref());
-    // What was asked on a connection that its client has left was asked again on the next, or is
-    // not wanted any more. Done here, it would be taken back with the old connection.
-    if !is_own && peer.link.as_ref().is_some_and(|link| link.has_lost(room, session)) {
-        return Err(refuse::params(format!(
-            "session {session} was taken up by another connection: ask there"
-        )));
-    }
-    let what = nature.vanished.filter(|_| !is_own);
-    let mut take_back = TakeBack { house: house.clone(), room: room.clone(), what };
-    let outcome = match nature.waits {
-        false => room.project.command(command).await,
-        true => tokio::select! {
-            biased;
-            outcome = room.project.command(command) => outcome,
-            () = house.stopping() => Err(Unavailable::ShutDown.into()),
-        },
+    let mut take_back = TakeBack {
+        house: house.clone(),
+        room: room.clone(),
+        session,
+        what: Some(nature.vanished),
+        turn,
+        grace,
+        is_answered: false,
+    };
+    let outcome = tokio::select! {
+        biased;
+        outcome = room.project.command(command) => outcome,
+        () = house.stopping() => Err(Unavailable::ShutDown.into()),
     };
     let answer = match outcome {
         Ok(answer) => answer,
@@ -189,7 +206,7 @@ pub(crate) async fn command(
             // What could not be written may have been done all the same. Whoever cannot ask again
             // cannot take it back either.
             let may_be_done = matches!(&error, CallError::Unavailable(Unavailable::Store(_)));
-            if nature.is_named || !may_be_done {
+            if nature.name.is_some() || !may_be_done {
                 take_back.what = None;
             }
             return Err(refuse::call(&error));
@@ -206,8 +223,15 @@ pub(crate) async fn command(
             _ => {}
         }
     }
-    if !nature.undelivered {
+    take_back.is_answered = true;
+    // Whoever can ask again finds it so, or its lease ends it: it may have been told before.
+    if nature.name.is_some() {
         take_back.what = None;
+        if let (Some(turn), Answer::Granted(_) | Answer::TasksClaimed(_)) =
+            (&take_back.turn, &answer)
+        {
+            turn.told();
+        }
     }
     let take_back = take_back.what.is_some().then_some(take_back);
     Ok(Done { answer, receipt: Receipt { take_back } })
@@ -272,6 +296,14 @@ pub(crate) fn receipt_for_session(
     session: SessionId,
 ) -> Receipt {
     let end = EndSession { session, cause: EndCause::OwnerDied };
-    let what = Some(Command::from(end));
-    Receipt { take_back: Some(TakeBack { house: house.clone(), room: room.clone(), what }) }
+    let take_back = TakeBack {
+        house: house.clone(),
+        room: room.clone(),
+        session,
+        what: Some(end.into()),
+        turn: None,
+        grace: Duration::ZERO,
+        is_answered: true,
+    };
+    Receipt { take_back: Some(take_back) }
 }

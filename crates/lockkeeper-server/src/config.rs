@@ -24,7 +24,9 @@ pub struct ServerConfig {
     pub http: Vec<HttpConfig>,
     /// What is bounded.
     pub limits: Limits,
-    /// How long after a restart an attached session waits for its client to attach it again.
+    /// How long after a restart an attached session waits for its client to attach it again; and
+    /// how long a wait of a detached one, whose connection was cut, waits to be asked for again
+    /// with the same request id.
     pub reattach_grace: Duration,
     /// After how long with no client, no hold and no wait the server ends; none: never.
     pub idle_exit: Option<Duration>,

@@ -61,6 +61,8 @@ enum End {
     TurnedAway,
     /// It reads nothing.
     Unread,
+    /// A newer one has come for one of its sessions.
+    Evicted,
     /// The server stops.
     Stopping,
 }
@@ -87,9 +89,10 @@ struct Connection {
     brisk: usize,
     out: Vec<u8>,
     written: usize,
-    /// For the grants in `out`; then for those that are written, but perhaps not read.
-    receipts: Vec<Receipt>,
-    unread: Vec<Receipt>,
+    /// How much was written in all.
+    sent: u64,
+    /// For grants whose answers may not be read yet, and where each of these ends.
+    receipts: Vec<(u64, Receipt)>,
     /// It has been told why it is not served.
     is_turned_away: bool,
     began: Instant,
@@ -112,23 +115,37 @@ pub(crate) async fn serve(house: Arc<House>, stream: Stream, gate: Gate) {
         brisk: 0,
         out: Vec::new(),
         written: 0,
+        sent: 0,
         receipts: Vec::new(),
-        unread: Vec::new(),
         is_turned_away: false,
         began: now,
         heard: now,
         progress: now,
     };
-    let end = connection.run().await;
+    let over = Over(entered.link.clone());
+    let end = tokio::select! {
+        biased;
+        () = over.0.evicted() => End::Evicted,
+        end = connection.run() => end,
+    };
     tracing::debug!(id = entered.id, ?end, "a connection ends");
-    match end {
-        End::Closed => connection.unread.drain(..).for_each(Receipt::delivered),
-        End::TurnedAway => drain(&connection.stream).await,
-        _ => {}
+    connection.settle(end);
+    if end == End::TurnedAway {
+        drain(&connection.stream).await;
     }
     // First its sessions, then its calls: what goes with a session is not taken back one by one.
     drop(entered);
     drop(connection);
+    drop(over);
+}
+
+/// Says that a connection has let go, however its task ends.
+struct Over(Arc<Link>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.is_over();
+    }
 }
 
 /// A link that is left however the task ends.
@@ -248,6 +265,7 @@ impl Connection {
             match by(&self.stream, &self.out[self.written..]) {
                 Ok(count) => {
                     self.written += count;
+                    self.sent += count as u64;
                     self.progress = Instant::now();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -260,9 +278,19 @@ impl Connection {
             if self.out.capacity() > ROOMY {
                 self.out = Vec::new();
             }
-            self.unread.append(&mut self.receipts);
         }
         Ok(())
+    }
+
+    /// It ends. What was sent last was not read if the other end is gone: the system says so, but
+    /// of all before nobody knows. That counts as read, lest somebody else gets what it has.
+    fn settle(&mut self, end: End) {
+        let sent = self.sent;
+        for (at, receipt) in self.receipts.drain(..) {
+            if at < sent || (at == sent && end == End::Closed) {
+                receipt.delivered();
+            }
+        }
     }
 
     /// The other end takes nothing more. Whether it has read all it was sent: if not, the system
@@ -309,7 +337,10 @@ impl Connection {
             return;
         }
         // Whoever asks on has read what came before, or at least lives.
-        self.unread.drain(..).for_each(Receipt::delivered);
+        let sent = self.sent;
+        for (_, receipt) in self.receipts.extract_if(.., |(at, _)| *at <= sent) {
+            receipt.delivered();
+        }
         let request = match found {
             Found::Request(request) => request,
             Found::Nothing => return,
@@ -385,7 +416,10 @@ impl Connection {
         }
         if !reply.receipt.is_empty() {
             match reply.id {
-                Some(_) => self.receipts.push(reply.receipt),
+                Some(_) => {
+                    let at = self.sent + (self.out.len() - self.written) as u64;
+                    self.receipts.push((at, reply.receipt));
+                }
                 // Nobody wanted an answer.
                 None => reply.receipt.delivered(),
             }

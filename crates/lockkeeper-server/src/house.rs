@@ -190,9 +190,14 @@ impl House {
     }
 
     fn let_go(self: &Arc<House>, link: &Arc<Link>, sessions: Vec<(Arc<Room>, SessionId)>) {
+        // Whoever has come back for one of them comes for the others next.
+        let at_least = match link.is_evicted() {
+            true => self.config.reattach_grace,
+            false => Duration::ZERO,
+        };
         for (room, session) in sessions {
             let Some(left) = room.left(session, link) else { continue };
-            match left.linger {
+            match left.linger.max(at_least) {
                 Duration::ZERO => {
                     if room.is_over(session, left.bound) {
                         self.end(room, session);

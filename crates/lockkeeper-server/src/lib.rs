@@ -38,6 +38,7 @@
 //! - *Ends* end sessions whose connection is gone, at once or in time, until it is on record.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod commands;
 mod config;
 mod connection;

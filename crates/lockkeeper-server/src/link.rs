@@ -5,12 +5,13 @@ use crate::{ear::Ear, room::Room};
 use lockkeeper::wire::Note;
 use lockkeeper_core::SessionId;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// A connection, as others see it.
 #[derive(Debug)]
@@ -20,6 +21,17 @@ pub(crate) struct Link {
     /// Its bell rings for notes and for a cut as well.
     pub(crate) ear: Arc<Ear>,
     pub(crate) in_flight: AtomicUsize,
+    standing: watch::Sender<Standing>,
+}
+
+/// Whether a connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Standing {
+    Here,
+    /// A newer one has come for one of its sessions.
+    Evicted,
+    /// Nothing that was asked through it is open any more.
+    Over,
 }
 
 #[derive(Debug, Default)]
@@ -30,8 +42,6 @@ struct State {
     is_overfull: bool,
     /// The attached sessions that live by it, with their projects.
     sessions: HashMap<(Arc<str>, SessionId), Arc<Room>>,
-    /// Sessions whose client went on on another connection.
-    moved: HashSet<(Arc<str>, SessionId)>,
 }
 
 /// Who asks: a connection, or somebody who is only passing and has none that stays.
@@ -73,6 +83,7 @@ impl Link {
             state: Mutex::default(),
             ear: Arc::default(),
             in_flight: AtomicUsize::new(0),
+            standing: watch::Sender::new(Standing::Here),
         }
     }
 
@@ -106,25 +117,9 @@ impl Link {
     pub(crate) fn bind(&self, room: &Arc<Room>, session: SessionId) -> bool {
         let mut state = self.lock();
         if !state.is_closed {
-            let key = (room.name().clone(), session);
-            state.moved.remove(&key);
-            state.sessions.insert(key, room.clone());
+            state.sessions.insert((room.name().clone(), session), room.clone());
         }
         !state.is_closed
-    }
-
-    /// A session lives by another connection from now on.
-    pub(crate) fn moved(&self, room: &Room, session: SessionId) {
-        let key = (room.name().clone(), session);
-        let mut state = self.lock();
-        state.sessions.remove(&key);
-        state.moved.insert(key);
-    }
-
-    /// Whether a session has gone on without this connection.
-    pub(crate) fn has_lost(&self, room: &Room, session: SessionId) -> bool {
-        let state = self.lock();
-        !state.moved.is_empty() && state.moved.contains(&(room.name().clone(), session))
     }
 
     pub(crate) fn unbind(&self, room: &Room, session: SessionId) {
@@ -144,6 +139,33 @@ impl Link {
         drop(state);
         self.ear.to_none();
         sessions.into_iter().map(|((_, session), room)| (room, session)).collect()
+    }
+
+    fn go_on_to(&self, standing: Standing) {
+        self.standing.send_modify(|now| *now = standing.max(*now));
+    }
+
+    /// Closes the connection, and waits until it is.
+    pub(crate) async fn evict(&self) {
+        self.go_on_to(Standing::Evicted);
+        let mut standing = self.standing.subscribe();
+        // The sender is here.
+        let _ = standing.wait_for(|standing| *standing == Standing::Over).await;
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        *self.standing.borrow() != Standing::Here
+    }
+
+    /// Waits until somebody wants it closed.
+    pub(crate) async fn evicted(&self) {
+        let mut standing = self.standing.subscribe();
+        let _ = standing.wait_for(|standing| *standing != Standing::Here).await;
+    }
+
+    /// It is over, and all that was asked through it is let go.
+    pub(crate) fn is_over(&self) {
+        self.go_on_to(Standing::Over);
     }
 
     /// Whether anything would be lost if it ended.

@@ -1,7 +1,7 @@
 //! A project as the server sees it: by which connections its sessions live, and what their clients
 //! believe to hold, so that they hear of what they lose.
 
-use crate::link::Link;
+use crate::{asked::Asked, link::Link};
 use lockkeeper::{Grants, List, Lost, Project, Sessions, Unavailable, wire::Note};
 use lockkeeper_core::{
     Grant, LockId, LockNews, News, Refusal, SessionId, SessionKind, TicketId, Timestamp,
@@ -23,6 +23,7 @@ pub(crate) struct Room {
     sessions: Mutex<HashMap<SessionId, Record>>,
     /// Held while an agent's session is looked for and, if there is none, opened.
     pub(crate) reuse: tokio::sync::Mutex<()>,
+    pub(crate) asked: Arc<Asked>,
 }
 
 /// What is known of a session: of each attached one, and of others while they ask for something.
@@ -56,6 +57,14 @@ enum Early {
     Revoking(LockId, Timestamp),
 }
 
+/// Why a session is not attached.
+pub(crate) enum NotAttached {
+    /// It is over or about to be.
+    Over,
+    /// It lives by another connection, which must let go of it first.
+    Elsewhere(Arc<Link>),
+}
+
 /// A session may be looked at when its connection has gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
@@ -76,6 +85,7 @@ impl Room {
             project,
             sessions: Mutex::default(),
             reuse: tokio::sync::Mutex::default(),
+            asked: Arc::default(),
         }
     }
 
@@ -113,29 +123,41 @@ impl Room {
         is_bound
     }
 
-    /// An attached session moves to a connection. Not if it is over or about to be; nor, with the
-    /// number of this time, if the connection is over.
+    /// An attached session moves to a connection.
     pub(crate) fn attach(
         self: &Arc<Room>,
         session: SessionId,
         link: &Arc<Link>,
         linger: Duration,
-    ) -> Result<Asking, Option<u64>> {
+    ) -> Result<Asking, NotAttached> {
         let mut sessions = self.lock();
         let record = sessions.get_mut(&session).filter(|it| it.is_attached && !it.is_ending);
-        let record = record.ok_or(None)?;
-        if let Some(old) = record.owner.take() {
-            old.moved(self, session);
+        let record = record.ok_or(NotAttached::Over)?;
+        if let Some(old) = record.owner.as_ref().filter(|old| !Arc::ptr_eq(old, link)) {
+            return Err(NotAttached::Elsewhere(old.clone()));
+        }
+        // Whoever asks has vanished meanwhile, and the session is as it was.
+        if !link.bind(self, session) {
+            return Err(NotAttached::Over);
         }
         record.bound += 1;
         record.linger = linger;
-        if !link.bind(self, session) {
-            return Err(Some(record.bound));
-        }
         record.owner = Some(link.clone());
         record.holds.clear();
         record.asking += 1;
         Ok(Asking { room: self.clone(), session })
+    }
+
+    /// It was attached for nothing, and is an orphan again: when it must be looked at.
+    pub(crate) fn not_attached(&self, session: SessionId, link: &Arc<Link>) -> Option<u64> {
+        let mut sessions = self.lock();
+        let record = sessions.get_mut(&session)?;
+        if !record.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, link)) {
+            return None;
+        }
+        record.owner = None;
+        link.unbind(self, session);
+        Some(record.bound)
     }
 
     /// A connection is over. How long the session goes on, if it lived by that one.
@@ -156,6 +178,16 @@ impl Room {
         let is_over = record.owner.is_none() && record.bound == bound && !record.is_ending;
         record.is_ending |= is_over;
         is_over
+    }
+
+    /// Whether all the session has goes with it now.
+    pub(crate) fn is_ending(&self, session: SessionId) -> bool {
+        self.lock().get(&session).is_some_and(|record| record.is_ending)
+    }
+
+    /// Whether it lives by a connection.
+    pub(crate) fn is_attached(&self, session: SessionId) -> bool {
+        self.lock().get(&session).is_some_and(|record| record.is_attached)
     }
 
     /// Whether it has attached sessions.

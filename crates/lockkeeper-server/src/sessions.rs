@@ -2,13 +2,13 @@
 
 use crate::{
     commands::{Done, Receipt, receipt_for_session},
-    house::House,
+    house::{House, Phase},
     link::Peer,
     refuse,
-    room::{Room, gone},
+    room::{NotAttached, Room, gone},
 };
 use lockkeeper::{
-    Grants, Sessions,
+    Grants, Sessions, Unavailable,
     wire::{Attach, Attached, ErrorObject, Open},
 };
 use lockkeeper_core::{Answer, SessionId, SessionKind};
@@ -138,17 +138,30 @@ pub(crate) async fn attach(
     }
     let session = attach.session;
     let linger = Duration::from_millis(attach.linger_ms).min(house.config.limits.linger);
-    let asking = match room.attach(session, link, linger) {
-        Ok(asking) => asking,
-        Err(bound) => {
-            if let Some(bound) = bound {
-                house.ends.after(Duration::ZERO, room, session, bound);
+    let asking = loop {
+        match room.attach(session, link, linger) {
+            Ok(asking) => break asking,
+            // It may not even know that it is over. What it asked for ends with it.
+            Err(NotAttached::Elsewhere(older)) if house.phase() == Phase::Serving => {
+                older.evict().await;
             }
-            return Err(not_attached(room, session).await);
+            Err(NotAttached::Elsewhere(_)) => {
+                return Err(refuse::unavailable(&Unavailable::ShutDown));
+            }
+            Err(NotAttached::Over) => return Err(not_attached(room, session).await),
         }
     };
-    let seen = room.project.see(Grants { session }).await;
-    let grants = seen.map_err(|why| refuse::unavailable(&why))?;
+    let grants = match room.project.see(Grants { session }).await {
+        Ok(grants) => grants,
+        Err(why) => {
+            // Nobody was told that it is attached: it waits for its client as it did before.
+            if let Some(bound) = room.not_attached(session, link) {
+                let grace = linger.max(house.config.reattach_grace);
+                house.ends.after(grace, room, session, bound);
+            }
+            return Err(refuse::unavailable(&why));
+        }
+    };
     asking.granted(&grants.iter().collect::<Vec<_>>());
     Ok(Attached { grants })
 }

@@ -30,9 +30,10 @@
 //! There is no connection that a session could live by, so `session.open` takes detached ones
 //! only. A request that waits may take as long as its `wait_ms`; with `slice_ms` it is answered
 //! with a ticket before some proxy loses its patience, and `wait` goes on. A client that goes away
-//! while it waits leaves neither a hold nor a place: its request is cancelled. One that goes away
-//! just when it is answered may hold what it never heard of, until the lease ends, or until it
-//! sends the request again with the same `request_id`.
+//! while it waits leaves neither a hold nor a place: its request is cancelled; at once, or, if it
+//! has a `request_id`, unless it is sent again with that within the grace that attached sessions
+//! have after a restart (15 seconds). One that goes away just when it is answered may hold what it
+//! never heard of, until the lease ends, or until it sends the request again.
 //!
 //! # Who may ask
 //!

@@ -23,7 +23,9 @@ fn has(count: usize) -> impl Fn(&Value) -> bool {
 
 /// Waits, is cut, and leaves nothing; whatever it sends behind its request.
 async fn waits_and_goes(method: &str, params: Value, behind: &str) {
-    let live = Live::start().await;
+    // So long what has a name may be asked for again.
+    let grace = Duration::from_millis(50);
+    let live = Live::with(|_, server, _| server.reattach_grace = grace).await;
     let mut client = live.client().await;
     let (one, two) = (client.open("p", "one").await, client.open("p", "two").await);
     let held = client.call("acquire", ask(one, json!({}))).await["granted"][0]["lock"].clone();
@@ -61,6 +63,29 @@ async fn while_it_waits_for_several() {
 async fn while_more_of_its_requests_lie_unread() {
     let more = "GET /v1/projects HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(10);
     waits_and_goes("acquire", json!({"resource": "file:a"}), &more).await;
+}
+
+#[tokio::test]
+async fn what_has_a_name_can_be_asked_for_again() {
+    let live = Live::start().await;
+    let mut client = live.client().await;
+    let (one, two) = (client.open("p", "one").await, client.open("p", "two").await);
+    let held = client.call("acquire", ask(one, json!({}))).await["granted"][0]["lock"].clone();
+    let named = ask(two, json!({"request_id": "77"}));
+    let mut waiter = live.client().await;
+    waiter.send("POST", "/v1/acquire", Some(&named.to_string())).await;
+    let place = until(&mut client, QUEUE, has(1)).await[0]["ticket"].clone();
+    drop(waiter);
+    let status = async {
+        while client.call("daemon.status", json!({})).await["connections"] != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, status).await.expect("it is gone");
+    client.call("release", json!({"project": "p", "session": one, "lock": held})).await;
+    let granted = client.call("acquire", named).await;
+    assert_eq!(granted["granted"][0]["ticket"], place);
+    live.stop().await;
 }
 
 #[tokio::test]

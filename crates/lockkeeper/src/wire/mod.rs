@@ -40,9 +40,10 @@ pub const PING: &str = "ping";
 /// Opens a session: [`Open`] is answered with `session_opened`.
 pub const SESSION_OPEN: &str = "session.open";
 /// Takes up a session again after its connection or its daemon was gone: [`Attach`] is answered
-/// with [`Attached`]. From then on the session asks for nothing through the connection that had it
-/// before: whoever comes back asks again for what it still wants, and must find no older wish of
-/// its own behind it.
+/// with [`Attached`]. If another connection had it, that one is closed before this is answered, and
+/// nothing that it may have asked for and was not read yet is done any more: whoever comes back
+/// asks again for what it still wants, and must find no older wish of its own behind it. Other
+/// sessions of that connection have the grace of a restart to be taken up as well.
 pub const SESSION_ATTACH: &str = "session.attach";
 /// The names of all projects: a list.
 pub const PROJECTS: &str = "projects";
