@@ -133,7 +133,8 @@ mod tests {
         for of in 1..=TOLD {
             asked.begin(session, name(of)).await.told();
         }
-        assert_eq!((asked.lock().told.len(), asked.lock().order.len()), (TOLD, TOLD));
+        let counts = |names: &Names| (names.told.len(), names.order.len());
+        assert_eq!(counts(&asked.lock()), (TOLD, TOLD));
         assert!(asked.begin(session, name(TOLD)).await.is_last().await.is_none());
     }
 }

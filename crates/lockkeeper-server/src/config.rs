@@ -129,7 +129,7 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Open connections.
     pub connections: usize,
-    /// Requests of one connection that are not answered yet.
+    /// Waits of one connection that are not answered yet.
     pub in_flight: usize,
     /// Attached sessions of one connection.
     pub sessions: usize,

@@ -7,7 +7,7 @@
 use crate::{
     Token,
     commands::Receipt,
-    dispatch::dispatch,
+    dispatch::{dispatch, may_wait},
     ear::Told,
     envelope::{self, NoRequest, Request},
     house::{House, Phase},
@@ -365,10 +365,11 @@ impl Connection {
             self.is_turned_away = true;
             return self.say(request.id.as_deref(), &Err(error));
         }
+        // Only what may wait: no number of waits keeps out the release that ends them. Of what does
+        // not wait no more is read than is done soon.
         let max = self.house.config.limits.in_flight;
-        if self.calls.len() >= max {
-            let error =
-                format!("{max} requests of this connection are open: wait for some of them");
+        if may_wait(&request.method) && self.calls.len() - self.brisk >= max {
+            let error = format!("{max} waits of this connection are open: wait for some of them");
             if request.id.is_some() {
                 self.say(request.id.as_deref(), &Err(refuse::limit(error)));
             }
@@ -398,13 +399,13 @@ impl Connection {
 
     fn begin(&mut self, request: Request) {
         let (house, peer) = (self.house.clone(), self.peer.clone());
-        let may_wait = matches!(&*request.method, "acquire" | "acquire_all" | "upgrade" | "wait");
-        let is_brisk = !may_wait;
+        let is_brisk = !may_wait(&request.method);
         self.brisk += usize::from(is_brisk);
         self.link.in_flight.fetch_add(1, Ordering::AcqRel);
         self.calls.push(Box::pin(async move {
-            let answered = dispatch(&house, &peer, &request.method, &request.params).await;
-            Reply { id: request.id, result: answered.result, receipt: answered.receipt, is_brisk }
+            let Request { id, method, params } = request;
+            let answered = dispatch(&house, &peer, &method, params).await;
+            Reply { id, result: answered.result, receipt: answered.receipt, is_brisk }
         }));
     }
 

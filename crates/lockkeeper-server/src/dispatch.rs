@@ -88,12 +88,17 @@ pub fn methods() -> impl Iterator<Item = &'static str> {
     all.flat_map(|methods| methods.iter().copied())
 }
 
+/// Whether a request of this kind may wait for somebody else.
+pub(crate) fn may_wait(method: &str) -> bool {
+    matches!(method, "acquire" | "acquire_all" | "upgrade" | "wait")
+}
+
 /// Answers a request. Dropping the future takes the request back, at whatever point it is.
 pub async fn dispatch(
     house: &Arc<House>,
     peer: &Peer,
     method: &str,
-    params: &RawValue,
+    params: Box<RawValue>,
 ) -> Answered {
     // The three that locks are made of come first: nothing is asked more often.
     if let "acquire" | "release" | "renew" = method {
@@ -101,22 +106,24 @@ pub async fn dispatch(
     }
     // What is asked rarely is kept apart, so that the others stay small.
     if method == wire::SESSION_OPEN {
-        return Box::pin(open(house, peer, params)).await;
+        return Box::pin(open(house, peer, &params)).await;
     }
     if wire::COMMANDS.contains(&method) {
         return command(house, peer, method, params).await;
     }
-    if let Some(answer) = Box::pin(question(house, method, params)).await {
+    if let Some(answer) = Box::pin(question(house, method, &params)).await {
         return Answered::plainly(answer);
     }
-    Answered::plainly(Box::pin(other(house, peer, method, params)).await)
+    Answered::plainly(Box::pin(other(house, peer, method, &params)).await)
 }
 
-async fn command(house: &Arc<House>, peer: &Peer, method: &str, params: &RawValue) -> Answered {
-    let read = InProject::read(params).and_then(|read| {
+async fn command(house: &Arc<House>, peer: &Peer, method: &str, params: Box<RawValue>) -> Answered {
+    let read = InProject::read(&params).and_then(|read| {
         let command = read.command(method).unwrap_or_else(|| Err(no_method(method)))?;
-        Ok((read.project, command))
+        Ok((read.project.into_owned(), command))
     });
+    // It may wait long, and what was written around its meaning may be large.
+    drop(params);
     let (project, command) = match read {
         Ok(read) => read,
         Err(error) => return Answered::plainly(Err(error)),

@@ -43,14 +43,15 @@ pub(super) async fn call(
         return Err(Problem::nothing(format!("{method} needs a connection that stays: {instead}")));
     }
     let body = read(&app, request).await?;
-    let body = match body.trim_ascii() {
+    let text = match body.trim_ascii() {
         [] => EMPTY,
-        body => body,
+        text => text,
     };
-    let params: &RawValue = serde_json::from_slice(body).map_err(|error| {
+    let params: Box<RawValue> = serde_json::from_slice(text).map_err(|error| {
         let said = format!("the body is not JSON: {error}");
         Problem::new(StatusCode::BAD_REQUEST, code::PARSE, "parse", said)
     })?;
+    drop(body);
     // Should the client vanish, this future is dropped where it stands, and the call with it.
     let answered = dispatch(&app.house, &Peer::passing(), &method, params).await;
     Ok(answer(&answered.result?, answered.receipt, &line.handed))
@@ -90,7 +91,7 @@ async fn read(app: &App, request: Request<Body>) -> Result<Bytes, Problem> {
 /// Asks for what changes nothing.
 async fn ask(app: &App, method: &str, params: &Value) -> Result<Box<RawValue>, Problem> {
     let params = to_raw_value(params).map_err(|error| Problem::params(error.to_string()))?;
-    Ok(dispatch(&app.house, &Peer::passing(), method, &params).await.result?)
+    Ok(dispatch(&app.house, &Peer::passing(), method, params).await.result?)
 }
 
 /// `GET /metrics`

@@ -37,7 +37,7 @@ pub struct HttpLimits {
     pub body_bytes: usize,
     /// Open connections.
     pub connections: usize,
-    /// Requests that are not answered yet, those that wait for a lock included.
+    /// Requests that are not answered yet; as many again may wait for a lock.
     pub requests: usize,
     /// Streams of events.
     pub subscribers: usize,

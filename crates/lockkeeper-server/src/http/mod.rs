@@ -81,6 +81,7 @@ pub use config::{HttpConfig, HttpLimits};
 
 use crate::{
     ServeError,
+    dispatch::may_wait,
     house::{House, Phase},
 };
 use answer::json_response;
@@ -108,6 +109,8 @@ pub(crate) struct App {
     guard: Guard,
     limits: HttpLimits,
     requests: Arc<Semaphore>,
+    /// Those that may wait have places of their own: they must not keep out what ends them.
+    waits: Arc<Semaphore>,
     subscribers: Arc<Semaphore>,
 }
 
@@ -138,6 +141,7 @@ impl Bound {
             guard: Guard::new(token),
             limits,
             requests: Arc::new(Semaphore::new(limits.requests)),
+            waits: Arc::new(Semaphore::new(limits.requests)),
             subscribers: Arc::new(Semaphore::new(limits.subscribers)),
         };
         listen::serve(self.listener, router(Arc::new(app)), limits, house).await;
@@ -178,7 +182,12 @@ async fn bound(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = app.requests.clone().try_acquire_owned() else {
+    let method = request.uri().path().strip_prefix("/v1/");
+    let places = match method.is_some_and(may_wait) {
+        true => &app.waits,
+        false => &app.requests,
+    };
+    let Ok(_place) = places.clone().try_acquire_owned() else {
         return Problem::limit("too many requests at once: ask again later").into_response();
     };
     let _busy = line.busy();

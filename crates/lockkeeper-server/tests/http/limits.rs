@@ -158,19 +158,21 @@ async fn more_requests_than_allowed_at_once_are_told_to_come_back() {
             until(&mut client, "/v1/projects/p/queue?resource=file:a", is_queued).await;
         }
     }
+    let mut now = ask(client.open("p", "three").await);
+    now["wait_ms"] = json!(0);
     let full = async {
         loop {
-            let reply = client.get("/v1/projects").await;
-            if reply.status != 200 {
+            let reply = client.post("acquire", now.clone()).await;
+            if reply.status != 409 {
                 return reply;
             }
             tokio::task::yield_now().await;
         }
     };
     is(&timeout(PATIENCE, full).await.expect("two wait"), 429, "limit");
-    assert_eq!(client.get("/healthz").await.status, 200, "it lives");
+    assert_eq!(client.get("/v1/projects").await.status, 200, "it lives");
     waiters.pop();
-    let again = async { while client.get("/v1/projects").await.status != 200 {} };
+    let again = async { while client.post("acquire", now.clone()).await.status != 409 {} };
     timeout(PATIENCE, again).await.expect("the place of one who has gone is free");
     let stream = client.ask("GET", "/v1/projects/p/queue?resource=file:a", None).await;
     assert_eq!(stream.json()[0]["agent"], "one", "the other still waits");
@@ -285,4 +287,27 @@ async fn it_does_not_end_for_idleness_while_somebody_listens() {
     drop(listener);
     let report = live.stopped().await;
     assert_eq!(report.reason, lockkeeper_server::StopReason::Idle);
+}
+
+#[tokio::test]
+async fn waits_do_not_keep_out_the_release_that_ends_them() {
+    let live = Live::limited(HttpLimits { requests: 2, ..HttpLimits::default() }).await;
+    let mut client = live.client().await;
+    let session = client.open("p", "holder").await;
+    let ask = |session: u64| json!({"project": "p", "session": session, "resource": "file:a"});
+    let held = client.call("acquire", ask(session)).await["granted"][0]["lock"].clone();
+    let mut waits = Vec::new();
+    for at in 0..2_usize {
+        let its = client.open("p", &format!("waiter-{at}")).await;
+        let mut waiter = live.client().await;
+        waiter.send("POST", "/v1/acquire", Some(&ask(its).to_string())).await;
+        let queue = "/v1/projects/p/queue?resource=file:a";
+        until(&mut client, queue, |seen| seen.as_array().is_some_and(|all| all.len() > at)).await;
+        waits.push(waiter);
+    }
+    let its = client.open("p", "one too many").await;
+    assert_eq!(client.post("acquire", ask(its)).await.status, 429);
+    client.call("release", json!({"project": "p", "session": session, "lock": held})).await;
+    assert_eq!(waits[0].reply().await.status, 200);
+    live.stop().await;
 }

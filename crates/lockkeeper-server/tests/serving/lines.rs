@@ -159,7 +159,8 @@ async fn more_waits_than_a_connection_may_have_are_refused() {
         waits.push(wire.ask(mine, &format!("file:{at}")).await);
     }
     other.until(5, 5).await;
-    let told = wire.call("ping", json!({})).await.unwrap_err();
+    let one_more = wire.ask(mine, "file:0").await;
+    let told = wire.answer(one_more).await.unwrap_err();
     assert_eq!((&told["code"], &told["data"]["retryable"]), (&json!(code::LIMIT), &json!(true)));
     other.call("session.close", json!({"project": "p", "session": its})).await.unwrap();
     for id in waits {
@@ -240,4 +241,24 @@ proptest! {
             daemon.stop().await;
         });
     }
+}
+
+#[tokio::test]
+async fn waits_do_not_keep_out_the_release_that_ends_them() {
+    let daemon = with(Limits { in_flight: 4, ..Limits::default() }).await;
+    let mut wire = daemon.connect().await;
+    let session = wire.open("holder").await;
+    let held = wire.take(session, "file:x").await.unwrap();
+    let mut waits = Vec::new();
+    for at in 0..4 {
+        let its = wire.open(&format!("waiter-{at}")).await;
+        waits.push(wire.ask(its, "file:x").await);
+    }
+    let its = wire.open("one too many").await;
+    let too_many = wire.ask(its, "file:x").await;
+    let error = wire.answer(too_many).await.unwrap_err();
+    assert_eq!(error["code"], lockkeeper::wire::code::LIMIT, "{error}");
+    wire.release(session, &held).await.unwrap();
+    wire.answer(waits[0]).await.unwrap();
+    daemon.stop().await;
 }
