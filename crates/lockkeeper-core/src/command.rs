@@ -67,7 +67,8 @@ pub struct OpenSession {
 /// youngest again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Lineage {
-    /// The first ticket of the work, see [`crate::Candidate::birth`].
+    /// The first ticket of the work, see [`crate::Candidate::birth`]. One that this reign could
+    /// not have given yet is cut to its last: nothing is younger.
     pub birth: TicketId,
     /// How often that work has been a deadlock's victim.
     pub aborts: u32,

@@ -4,7 +4,10 @@
 //! the low 32. A stamp therefore never repeats across crashes, as long as every take-over of a
 //! project raises the epoch, and it stays below 2^53, so that JSON and JavaScript keep it whole.
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, Unexpected},
+};
 use std::fmt;
 
 /// Which take-over of a project issued something. Goes up by one with each claim.
@@ -29,11 +32,14 @@ impl Epoch {
 macro_rules! stamp {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
         #[serde(transparent)]
         pub struct $name(u64);
 
         impl $name {
+            /// The largest one there can be.
+            pub const MAX: $name = $name((1 << 53) - 1);
+
             /// Packs `epoch << 32 | n`.
             pub fn new(epoch: Epoch, n: u32) -> $name {
                 $name((u64::from(epoch.0) << 32) | u64::from(n))
@@ -63,6 +69,19 @@ macro_rules! stamp {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{}", self.0)
+            }
+        }
+
+        /// A number that no reign could have given is not read: nothing further in need be ready
+        /// for it, and a database need not hold it.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let read = $name(u64::deserialize(deserializer)?);
+                if read > $name::MAX {
+                    let unexpected = Unexpected::Unsigned(read.0);
+                    return Err(D::Error::invalid_value(unexpected, &"a number below 2^53"));
+                }
+                Ok(read)
             }
         }
     };
@@ -239,6 +258,20 @@ mod tests {
         assert_eq!(last.get(), (1 << 53) - 1);
         assert_eq!(last.epoch(), Epoch::MAX);
         assert_eq!(last.counter(), u32::MAX);
+    }
+
+    #[test]
+    fn a_number_that_is_no_stamp_is_not_read() {
+        use serde::de::{IntoDeserializer, value};
+        let read = |number: u64| {
+            let number: value::U64Deserializer<value::Error> = number.into_deserializer();
+            TicketId::deserialize(number)
+        };
+        assert_eq!(read((1 << 53) - 1), Ok(TicketId::MAX));
+        for number in [1 << 53, 1 << 63, u64::MAX] {
+            let refused = read(number).unwrap_err().to_string();
+            assert!(refused.contains("below 2^53"), "{refused}");
+        }
     }
 
     #[test]

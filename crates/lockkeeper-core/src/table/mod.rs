@@ -172,13 +172,16 @@ impl LockTable {
         self.within(crate::Limit::Sessions, self.state.sessions.len() + 1, limits.sessions_max)?;
         self.within(crate::Limit::TextBytes, open.agent.len(), limits.text_bytes_max)?;
         let number = self.state.issued.sessions.checked_add(1).ok_or(Refusal::Exhausted)?;
-        let session = SessionId::new(self.state.reign.epoch, number);
+        let epoch = self.state.reign.epoch;
+        let session = SessionId::new(epoch, number);
+        // Work that is said to begin in a later reign would take that reign's numbers from it.
+        let newest = TicketId::new(epoch, u32::MAX);
         self.record(Fact::SessionOpened {
             session,
             agent: open.agent,
             kind: open.kind,
             priority: open.priority.clamp(-10, 10),
-            birth: open.lineage.map(|lineage| lineage.birth),
+            birth: open.lineage.map(|lineage| lineage.birth.min(newest)),
             aborts: open.lineage.map_or(0, |lineage| lineage.aborts),
         });
         Ok(Answer::SessionOpened { session })

@@ -42,6 +42,29 @@ async fn nonsense_is_answered_and_disturbs_nobody() {
     daemon.stop().await;
 }
 
+/// Whoever waits meanwhile does not notice.
+#[tokio::test]
+async fn a_number_that_nobody_could_have_been_given_is_not_read() {
+    let daemon = Place::new().start().await;
+    let mut wire = daemon.connect().await;
+    let (held, waits) = (wire.open("a").await, wire.open("b").await);
+    let lock = wire.take(held, "file:x").await.unwrap();
+    let waiting = wire.ask(waits, "file:x").await;
+    for birth in [1_u64 << 53, 1 << 63, u64::MAX] {
+        let evil = json!({
+            "project": "p", "agent": "evil", "lineage": {"birth": birth, "aborts": 1},
+        });
+        let told = wire.call("session.open", evil).await.unwrap_err();
+        assert_eq!(told["code"], code::INVALID_PARAMS, "{told}");
+        let expects = json!({"project": "p", "task": "task:t", "expect_version": birth});
+        let told = wire.call("task.reopen", expects).await.unwrap_err();
+        assert_eq!(told["data"]["code"], "unknown", "{told}");
+    }
+    wire.release(held, &lock).await.unwrap();
+    wire.answer(waiting).await.unwrap();
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn ids_come_back_as_they_were_sent() {
     let daemon = Place::new().start().await;

@@ -8,7 +8,7 @@ use super::{
 };
 use lockkeeper_core::{
     Answer, Command, DeclareCapacity, DeclareWait, EndCause, EndSession, ForceUnlock, LeaveCause,
-    OpenSession, ReleaseAll, ReleaseCause, Resume, SessionId, SessionKind, WithdrawWait,
+    OpenSession, ReleaseAll, ReleaseCause, Resume, SessionId, SessionKind, TicketId, WithdrawWait,
 };
 
 /// What the command's own call is told in this turn; `None` while it waits.
@@ -62,11 +62,12 @@ impl Walk<'_> {
         if full || open.agent.len() > limits.text_bytes_max {
             return refused("limit_reached");
         }
+        let newest = TicketId::new(self.model.epoch, u32::MAX);
         self.owed.fresh.push_back(Fresh::Open {
             agent: open.agent.clone(),
             kind: open.kind,
             priority: open.priority.clamp(-10, 10),
-            birth: open.lineage.map(|lineage| lineage.birth),
+            birth: open.lineage.map(|lineage| lineage.birth.min(newest)),
             aborts: open.lineage.map_or(0, |lineage| lineage.aborts),
         });
         Some(Expect::Opened)

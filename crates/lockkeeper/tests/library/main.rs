@@ -19,6 +19,7 @@ mod cancel_more;
 mod deadlock;
 mod drops;
 mod events;
+mod extremes;
 mod failing;
 mod inside;
 mod leases;
