@@ -141,6 +141,7 @@ pub(crate) fn unconnected(error: &ConnectError) -> Trouble {
     let (exit, code) = match error {
         ConnectError::NobodyThere { .. } => (Exit::Unavailable, "no_daemon"),
         ConnectError::Refused { .. } => (Exit::NotPermitted, "not_permitted"),
+        ConnectError::ForeignDaemon { .. } => (Exit::NotPermitted, "foreign_daemon"),
         ConnectError::OtherProtocol { .. } => (Exit::Unavailable, OTHER_PROTOCOL),
         _ => (Exit::Unavailable, "unavailable"),
     };

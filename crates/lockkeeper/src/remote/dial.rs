@@ -33,6 +33,9 @@ pub(super) async fn dial(address: &Address) -> Result<Dialled, ConnectError> {
 
 async fn say_hello(address: &Address) -> Result<Dialled, ConnectError> {
     let stream = open(address).await.map_err(|error| ConnectError::of(address, error))?;
+    if let Stream::Unix(stream) = &stream {
+        know(address, stream, rustix::process::geteuid().as_raw())?;
+    }
     let token = match address {
         Address::Tcp { token, .. } => token.clone(),
         Address::Unix(_) => None,
@@ -73,6 +76,20 @@ async fn open(address: &Address) -> io::Result<Stream> {
     })
 }
 
+/// Whoever can write the folder of a socket can put one of his own there. In a folder such as
+/// `/tmp` that is everybody, and he could say that all is granted.
+fn know(address: &Address, stream: &UnixStream, me: u32) -> Result<(), ConnectError> {
+    let peer = stream.peer_cred().map_err(|error| ConnectError::of(address, error))?;
+    match is_trusted(peer.uid(), me) {
+        true => Ok(()),
+        false => Err(ConnectError::ForeignDaemon { address: address.clone(), uid: peer.uid() }),
+    }
+}
+
+fn is_trusted(uid: u32, me: u32) -> bool {
+    uid == me || uid == 0
+}
+
 /// What a daemon said to the hello.
 fn heard(address: &Address, line: &[u8]) -> Result<Hello, ConnectError> {
     let address = address.clone();
@@ -105,4 +122,15 @@ fn refused(address: Address, error: ErrorObject) -> ConnectError {
 struct Version {
     version: String,
     protocol: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_trusted;
+
+    #[test]
+    fn only_root_and_oneself_are_trusted() {
+        assert!(is_trusted(1000, 1000) && is_trusted(0, 1000) && is_trusted(0, 0));
+        assert!(!is_trusted(1001, 1000) && !is_trusted(1000, 0));
+    }
 }

@@ -90,6 +90,14 @@ pub enum ConnectError {
         /// In whose words.
         said: String,
     },
+    /// Whoever listens at the Unix socket is another user, who could say of every lock that it is
+    /// granted. Nothing was said to him.
+    ForeignDaemon {
+        /// Where.
+        address: Address,
+        /// The user who listens there.
+        uid: u32,
+    },
     /// The daemon is of another version and speaks otherwise.
     OtherProtocol {
         /// Where.
@@ -125,6 +133,12 @@ impl fmt::Display for ConnectError {
             ConnectError::Refused { address, said } => {
                 write!(f, "the daemon at {address} does not let you in: {said}")
             }
+            ConnectError::ForeignDaemon { address, uid } => write!(
+                f,
+                "user {uid} listens at {address}, neither you nor root, and is not trusted with \
+                 your locks: use a socket in a folder that only you can write, or ask user {uid} \
+                 to remove that one"
+            ),
             ConnectError::OtherProtocol { address, version, protocol } => write!(
                 f,
                 "the daemon at {address} is version {version} and speaks protocol {protocol}, this \

@@ -317,6 +317,53 @@ async fn a_daemon_that_says_nothing_is_not_waited_for_without_end() {
         if source.kind() == std::io::ErrorKind::TimedOut));
 }
 
+/// What the test below runs as another user: listens where anybody may, and hears nothing.
+#[test]
+fn as_another_users_daemon() {
+    use std::io::Read;
+    let Some(socket) = std::env::var_os("LOCKKEEPER_TEST_FOREIGN") else { return };
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::fs::write(std::path::Path::new(&socket).with_extension("listens"), "").unwrap();
+    let mut heard = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"", "nothing was said to a stranger");
+}
+
+#[tokio::test]
+async fn another_users_daemon_is_not_trusted() {
+    use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+    let may_switch = rustix::process::geteuid().is_root()
+        && Command::new("setpriv").arg("--version").output().is_ok();
+    if !may_switch {
+        // Only root can become somebody else; `dial` tests the decision itself.
+        return;
+    }
+    let open = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path(), 0o1777);
+    let program = folder.path().join("program");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    open(&program, 0o755);
+    let socket = folder.path().join("it.sock");
+    let mut child = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", "remote::tests::as_another_users_daemon"])
+        .env("LOCKKEEPER_TEST_FOREIGN", &socket)
+        .spawn()
+        .unwrap();
+    while !socket.with_extension("listens").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it listened");
+        tokio::task::yield_now().await;
+    }
+    let error = Client::connect(&Address::Unix(socket)).await.unwrap_err();
+    assert!(matches!(error, ConnectError::ForeignDaemon { uid: 65534, .. }), "{error:?}");
+    assert!(error.to_string().contains("use a socket in a folder"), "{error}");
+    assert!(child.wait().unwrap().success());
+}
+
 #[tokio::test]
 async fn a_daemon_that_does_not_speak_is_left() {
     let place = place();
