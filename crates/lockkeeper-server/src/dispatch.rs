@@ -5,14 +5,16 @@ use crate::{
     house::House,
     link::Peer,
     params::{InProject, plain},
-    refuse, sessions,
+    refuse,
+    room::gone,
+    sessions,
 };
 use lockkeeper::{
     AuditFilter, Config, ContentionNow, Durability, Grants, Inspect, LastEvent, Leases, List,
     Question, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks, WaitGraphNow,
     wire::{self, Attach, ErrorObject, Hello, HelloAsk, Open, Status, Subscribe, code},
 };
-use lockkeeper_core::{LockTable, Reign, TableConfig};
+use lockkeeper_core::{Command, Forgetful, Ledger, LockTable, Reign, TableConfig};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::sync::{Arc, PoisonError};
@@ -128,11 +130,33 @@ async fn command(house: &Arc<House>, peer: &Peer, method: &str, params: Box<RawV
         Ok(read) => read,
         Err(error) => return Answered::plainly(Err(error)),
     };
+    // Only sessions and capacities make a project.
+    if !house.has(&project) && !matches!(command, Command::DeclareCapacity(_)) {
+        return Answered::plainly(nowhere(house, &project, command));
+    }
     let done = match house.room(&project).await {
         Ok(room) => commands::command(house, peer, &room, command).await,
         Err(error) => Err(error),
     };
     answered(done)
+}
+
+/// What a command comes to where nobody has ever been: asking must not make the place.
+fn nowhere(house: &House, project: &str, command: Command) -> Result<Box<RawValue>, ErrorObject> {
+    refuse::check_project(project)?;
+    let turn = nothing().apply(house.manager.now(), command);
+    let settled = turn.settle(&mut Ledger::new(Forgetful));
+    let reply = settled.ok().and_then(|settled| settled.into_parts().0.pop());
+    match reply.map(|reply| reply.outcome) {
+        Some(Ok(answer)) => raw(&answer),
+        Some(Err(refusal)) => Err(refuse::call(&refusal.into())),
+        None => Err(refuse::params(format!("there is no project `{project}`"))),
+    }
+}
+
+/// The table of a project that does not exist.
+fn nothing() -> LockTable {
+    LockTable::new(TableConfig::default(), Reign::first(0))
 }
 
 fn answered(done: Result<commands::Done, ErrorObject>) -> Answered {
@@ -166,8 +190,7 @@ async fn see<Q: Question>(
     refuse::check_project(&read.project)?;
     if !house.has(&read.project) {
         // To look at what is not there must not make it.
-        let nothing = LockTable::new(TableConfig::default(), Reign::first(0));
-        return raw(&question.see(&nothing, house.manager.now()));
+        return raw(&question.see(&nothing(), house.manager.now()));
     }
     let room = house.room(&read.project).await?;
     match room.project.see(question).await {
@@ -192,6 +215,10 @@ async fn other(
         wire::SESSION_ATTACH => {
             let read = InProject::read(params)?;
             let attach: Attach = read.parse(method)?;
+            refuse::check_project(&read.project)?;
+            if !house.has(&read.project) {
+                return Err(refuse::call(&gone(attach.session).into()));
+            }
             let room = house.room(&read.project).await?;
             raw(&sessions::attach(house, peer, &room, attach).await?)
         }

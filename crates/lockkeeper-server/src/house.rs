@@ -294,6 +294,12 @@ impl House {
             ear.to_all();
             return Ok(Subscribed { missed: 0 });
         };
+        refuse::check_project(&project)?;
+        if !self.has(&project) {
+            // To listen for what is not there must not make it; its first event has the number 1.
+            ear.to(&project.into(), 0);
+            return Ok(Subscribed { missed: 0 });
+        }
         let room = self.room(&project).await?;
         let seen = room.project.see(LastEvent {}).await;
         let last = seen.map_err(|why| refuse::unavailable(&why))?;

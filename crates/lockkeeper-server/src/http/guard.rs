@@ -34,6 +34,11 @@ impl Guard {
                 return Err(forbidden("origin", "requests of other pages are not answered"));
             }
         }
+        // A picture in a page is asked for without an origin.
+        let site = only(&parts.headers, "sec-fetch-site");
+        if site.is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+            return Err(forbidden("origin", "requests of other pages are not answered"));
+        }
         match &self.token {
             Some(token) => knows(token, &parts.headers)?,
             None if host.is_some_and(is_this_machine) => {}

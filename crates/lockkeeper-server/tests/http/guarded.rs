@@ -66,6 +66,12 @@ async fn without_a_token_only_this_machine_may_ask_and_no_page_in_its_browsers()
     for origin in ["null", "http://evil.example", "file://", &other_port, &longer] {
         assert_eq!(get("origin", origin).await, (403, "origin".to_owned()), "{origin}");
     }
+    for site in ["cross-site", "same-site"] {
+        assert_eq!(get("sec-fetch-site", site).await, (403, "origin".to_owned()), "{site}");
+    }
+    for site in ["same-origin", "none"] {
+        assert_eq!(get("sec-fetch-site", site).await.0, 200, "{site}");
+    }
     live.stop().await;
 }
 

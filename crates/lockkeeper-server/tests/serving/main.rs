@@ -8,6 +8,7 @@ mod doors;
 mod events;
 mod lines;
 mod notes;
+mod nowhere;
 mod sessions;
 mod stopping;
 mod support;
