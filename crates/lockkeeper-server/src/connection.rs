@@ -131,7 +131,7 @@ pub(crate) async fn serve(house: Arc<House>, stream: Stream, gate: Gate) {
     tracing::debug!(id = entered.id, ?end, "a connection ends");
     connection.settle(end);
     if end == End::TurnedAway {
-        drain(&connection.stream).await;
+        drain(&mut connection.stream).await;
     }
     // First its sessions, then its calls: what goes with a session is not taken back one by one.
     drop(entered);
@@ -169,17 +169,17 @@ impl Drop for Entered {
 }
 
 /// Tells somebody who is not served why, and leaves.
-pub(crate) async fn turn_away(stream: Stream, error: ErrorObject) {
+pub(crate) async fn turn_away(mut stream: Stream, error: ErrorObject) {
     let mut line = Vec::new();
     envelope::write(None, &Err(error), &mut line);
     // It is short, and nothing was written before.
     let _ = stream.try_write(&line);
-    drain(&stream).await;
+    drain(&mut stream).await;
 }
 
 /// Closes a connection so that its end still reads what was said: with something unread, the
 /// system would throw it away.
-async fn drain(stream: &Stream) {
+async fn drain(stream: &mut Stream) {
     stream.shut();
     let read_all = async {
         let mut rest = 1 << 20;
@@ -295,7 +295,7 @@ impl Connection {
 
     /// The other end takes nothing more. Whether it has read all it was sent: if not, the system
     /// says so behind the last it said itself.
-    fn how_it_left(&self) -> End {
+    fn how_it_left(&mut self) -> End {
         loop {
             match self.stream.try_read(|_| {}) {
                 Ok(Some(0)) => return End::Closed,

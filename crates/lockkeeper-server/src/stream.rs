@@ -1,8 +1,9 @@
 //! The two kinds of connections, as one.
 
+use futures_util::FutureExt;
 use std::io;
 use tokio::{
-    io::{Interest, Ready},
+    io::{AsyncReadExt, Interest, Ready},
     net::{TcpStream, UnixStream},
 };
 
@@ -31,20 +32,22 @@ impl Stream {
     }
 
     /// Reads what is there, a piece at most. None if nothing is there yet.
-    pub(crate) fn try_read(&self, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
+    pub(crate) fn try_read(&mut self, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
         // On the stack: a connection that says nothing needs no buffer.
         let mut piece = [0; READ];
+        // Read in this way the runtime learns from a short piece that there is no more for now, and
+        // does not ask the system in vain.
         let read = match self {
-            Stream::Unix(stream) => stream.try_read(&mut piece),
-            Stream::Tcp(stream) => stream.try_read(&mut piece),
+            Stream::Unix(stream) => stream.read(&mut piece).now_or_never(),
+            Stream::Tcp(stream) => stream.read(&mut piece).now_or_never(),
         };
         match read {
-            Ok(count) => {
+            Some(Ok(count)) => {
                 take(&piece[..count]);
                 Ok(Some(count))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Some(Err(error)) => Err(error),
+            None => Ok(None),
         }
     }
 
