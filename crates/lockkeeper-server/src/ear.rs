@@ -4,7 +4,7 @@
 //! project, and which projects have news. So replay and what happens now are one and the same, in
 //! order, and a slow listener costs others nothing; what has left the ring meanwhile it has missed.
 
-use crate::ring::{Kept, Rings};
+use crate::ring::{Follows, Kept, Rings};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
@@ -80,12 +80,12 @@ impl Ear {
     }
 
     /// An event of this number is in the ring.
-    pub(crate) fn event(&self, project: &Arc<str>, seq: u64) {
+    pub(crate) fn event(&self, project: &Arc<str>, seq: u64, follows: Follows) {
         let mut heard = self.lock();
         let to_all = heard.to_all;
         match heard.told.get_mut(project) {
-            // The numbers have begun anew.
-            Some(told) if *told >= seq => *told = seq - 1,
+            // Otherwise a listener that is at least that far has read it in the ring already.
+            Some(told) if follows == Follows::Anew && *told >= seq => *told = seq - 1,
             Some(_) => {}
             None if to_all => {
                 heard.told.insert(project.clone(), seq - 1);

@@ -1,7 +1,12 @@
 //! Hears everything that happens, and passes it on: into the rings, to whoever listens, and to the
 //! rooms, which know whose holds it is about.
 
-use crate::{ear::Ear, house::House, ring::Rings, room::Room};
+use crate::{
+    ear::Ear,
+    house::House,
+    ring::{Follows, Rings},
+    room::Room,
+};
 use lockkeeper::{Events, Heard, ProjectEvent, Unavailable};
 use std::{
     collections::HashMap,
@@ -91,9 +96,9 @@ impl Listening {
                 if let Some(room) = &room {
                     route(room, &event);
                 }
-                let is_next = self.pass_on(event);
+                let follows = self.pass_on(event);
                 // What a life of the actor wrote last and could not tell any more.
-                if let Some(room) = room.filter(|_| !is_next) {
+                if let Some(room) = room.filter(|_| follows != Follows::Next) {
                     tokio::spawn(catch_up(room));
                 }
             }
@@ -107,14 +112,14 @@ impl Listening {
         house.stir();
     }
 
-    fn pass_on(&self, event: Arc<ProjectEvent>) -> bool {
+    fn pass_on(&self, event: Arc<ProjectEvent>) -> Follows {
         let (project, seq) = (event.project_id.clone(), event.event.seq);
-        let is_next = self.rings.push(event);
+        let follows = self.rings.push(event);
         let ears = self.ears.lock().unwrap_or_else(PoisonError::into_inner);
         for ear in ears.iter().filter_map(Weak::upgrade) {
-            ear.event(&project, seq);
+            ear.event(&project, seq, follows);
         }
-        is_next
+        follows
     }
 }
 

@@ -34,6 +34,17 @@ impl Kept {
     }
 }
 
+/// How an event follows the last one of its project.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Follows {
+    /// It is the next.
+    Next,
+    /// Some between them are missing.
+    Gap,
+    /// The numbers have begun anew: locks in memory whose actor died.
+    Anew,
+}
+
 /// The latest events of one project, by their numbers. There are gaps where some were missed.
 #[derive(Debug, Default)]
 struct Ring {
@@ -57,25 +68,29 @@ impl Rings {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next event in. Whether it is the next: none between it and the last is missing.
-    pub(crate) fn push(&self, event: Arc<ProjectEvent>) -> bool {
+    /// Takes the next event in.
+    pub(crate) fn push(&self, event: Arc<ProjectEvent>) -> Follows {
         let mut rings = self.lock();
         let ring = match rings.get_mut(&event.project_id) {
             Some(ring) => ring,
             None => rings.entry(event.project_id.clone()).or_default(),
         };
         let seq = event.event.seq;
-        if seq <= ring.last {
-            // Locks in memory whose actor died: they begin anew.
+        let follows = match ring.last {
+            0 => Follows::Next,
+            last if seq <= last => Follows::Anew,
+            last if seq == last + 1 => Follows::Next,
+            _ => Follows::Gap,
+        };
+        if follows == Follows::Anew {
             ring.kept.clear();
         }
-        let is_next = ring.last == 0 || ring.last + 1 == seq;
         ring.last = seq;
         ring.kept.push_back(Arc::new(Kept { event, json: OnceLock::new() }));
         if ring.kept.len() > self.max {
             ring.kept.pop_front();
         }
-        is_next
+        follows
     }
 
     /// The first event that is kept.
@@ -109,8 +124,9 @@ mod tests {
         let rings = Rings::new(3);
         let next = |seq| rings.after("p", seq).map(|kept| kept.seq());
         assert_eq!((next(0), rings.first("p")), (None, None));
-        let is_next = [4, 5, 8, 9].map(|seq| rings.push(event(seq)));
-        assert_eq!(is_next, [true, true, false, true]);
+        let follows = [4, 5, 8, 9, 9].map(|seq| rings.push(event(seq)));
+        use Follows::{Anew, Gap, Next};
+        assert_eq!(follows, [Next, Next, Gap, Next, Anew]);
         let rings = Rings::new(3);
         let next = |seq| rings.after("p", seq).map(|kept| kept.seq());
         for seq in [1, 2, 5, 6] {

@@ -237,8 +237,8 @@ proptest! {
         runtime.block_on(async {
             let place = Place::new();
             let limits = Limits { line_bytes: 200, ..Limits::default() };
-            let daemon =
-                place.start_in_memory(ServerConfig { limits, ..place.server() }).await;
+            let server = ServerConfig { limits, ..place.server() };
+            let daemon = place.start_in_memory(place.config(), server).await;
             let mut bytes = Vec::new();
             let mut answers = 0;
             for mut line in lines {

@@ -9,6 +9,7 @@ mod events;
 mod lines;
 mod notes;
 mod nowhere;
+mod races;
 mod sessions;
 mod stopping;
 mod support;

@@ -1,7 +1,7 @@
 //! Sessions and the connections they live by.
 
 use crate::support::*;
-use lockkeeper_server::ServerConfig;
+use lockkeeper_server::{Limits, ServerConfig};
 use serde_json::json;
 use std::{collections::HashSet, time::Duration};
 
@@ -197,14 +197,20 @@ async fn a_ticket_that_was_waited_on_keeps_its_place_when_the_caller_vanishes() 
 
 #[tokio::test]
 async fn a_session_moves_to_the_connection_that_attaches_it() {
-    let daemon = Place::new().start().await;
+    let place = Place::new();
+    let limits = Limits { sessions: 1, ..Limits::default() };
+    let config = ServerConfig { limits, ..place.server() };
+    let daemon = place.start_with(place.config(), config).await;
     let (mut one, mut two) = (daemon.connect().await, daemon.connect().await);
     let session = one.open("a").await;
     let held = one.take(session, "file:x").await.unwrap();
     let attached = two.call("session.attach", attach(session)).await.unwrap();
     assert_eq!(attached["grants"][0]["lock"], held["lock"]);
+    // The first one has room for another session, and is nothing to this one any more.
+    one.open("b").await;
     drop(one);
     let mut watch = daemon.connect().await;
+    watch.until_sessions(1).await;
     for _ in 0..20 {
         assert_eq!(watch.stats().await["sessions"], 1, "it lives by the other one now");
     }

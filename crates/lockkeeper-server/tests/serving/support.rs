@@ -64,8 +64,8 @@ impl Place {
     }
 
     /// A daemon whose locks are in memory.
-    pub(crate) async fn start_in_memory(&self, server: ServerConfig) -> Daemon {
-        let config = Config { durability: Durability::Memory, ..self.config() };
+    pub(crate) async fn start_in_memory(&self, config: Config, server: ServerConfig) -> Daemon {
+        let config = Config { durability: Durability::Memory, ..config };
         Daemon::over(self.clone(), LockManager::in_memory(config), server).await
     }
 
