@@ -13,7 +13,10 @@ use crate::{
     refuse,
     room::Room,
 };
-use lockkeeper::{CallError, Unavailable, wire::ErrorObject};
+use lockkeeper::{
+    CallError, LastEvent, Unavailable,
+    wire::{self, ErrorObject},
+};
 use lockkeeper_core::{
     Answer, Cancel, CancelTarget, Command, Credential, EndCause, EndSession, Grant, LockId,
     Refusal, SessionId, TicketId, Wait,
@@ -75,6 +78,14 @@ impl Drop for TakeBack {
 }
 
 impl House {
+    /// Everything that has happened in a project so far is told to those who must hear it.
+    async fn tell_all(&self, room: &Room) {
+        // Answered behind the events of all turns before.
+        if room.project.see(LastEvent {}).await.is_ok() {
+            self.hub.catch_up().await;
+        }
+    }
+
     /// Does what a vanished caller leaves to be done, and again until it is done; unless the same
     /// is asked for again before.
     fn undo(
@@ -173,7 +184,11 @@ pub(crate) async fn command(
     mut command: Command,
 ) -> Result<Done, ErrorObject> {
     let Some(nature) = Nature::of(house, &mut command) else {
+        let ends_others = ends_holds_of_others(&command);
         let answer = watched(peer, room, command).await.map_err(|error| refuse::call(&error))?;
+        if ends_others {
+            house.tell_all(room).await;
+        }
         return Ok(Done { answer, receipt: Receipt::default() });
     };
     let session = nature.session;
@@ -242,6 +257,17 @@ fn parked(asking: &crate::room::Asking, ticket: TicketId, peer: &Peer) {
         asking.queued(ticket, link);
     }
 }
+
+/// Whether others may lose something by it. They hear so before it is answered: whoever is told
+/// that a lock was taken away may count on it.
+fn ends_holds_of_others(command: &Command) -> bool {
+    use Command::{Cancel, EndSession, ForceUnlock, ReleaseAll, Tick};
+    matches!(command, ForceUnlock(_) | ReleaseAll(_) | EndSession(_) | Cancel(_) | Tick)
+}
+
+/// The same, by the names of the methods.
+pub(crate) const ENDING: &[&str] =
+    &["force_unlock", "release_all", "session.close", "cancel", wire::CLEANUP_EXPIRED];
 
 /// A command that grants nothing. What a client gives back of its own is no news to it.
 async fn watched(peer: &Peer, room: &Arc<Room>, command: Command) -> Result<Answer, CallError> {

@@ -6,7 +6,7 @@
 
 use crate::{
     Token,
-    commands::Receipt,
+    commands::{ENDING, Receipt},
     dispatch::{dispatch, may_wait},
     ear::Told,
     envelope::{self, NoRequest, Request},
@@ -73,6 +73,8 @@ struct Reply {
     result: Result<Box<RawValue>, ErrorObject>,
     receipt: Receipt,
     is_brisk: bool,
+    /// Whether notes may have been said because of it, which go first.
+    follows_notes: bool,
 }
 
 type Call = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -404,14 +406,20 @@ impl Connection {
         self.link.in_flight.fetch_add(1, Ordering::AcqRel);
         self.calls.push(Box::pin(async move {
             let Request { id, method, params } = request;
+            let follows_notes = ENDING.contains(&&*method);
             let answered = dispatch(&house, &peer, &method, params).await;
-            Reply { id, result: answered.result, receipt: answered.receipt, is_brisk }
+            let (result, receipt) = (answered.result, answered.receipt);
+            Reply { id, result, receipt, is_brisk, follows_notes }
         }));
     }
 
     fn answer(&mut self, reply: Reply) {
         self.brisk -= usize::from(reply.is_brisk);
         self.link.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if reply.follows_notes {
+            // If they are too many it ends with the next look at them.
+            self.link.take_notes(&mut self.out);
+        }
         if reply.id.is_some() {
             self.say(reply.id.as_deref(), &reply.result);
         }

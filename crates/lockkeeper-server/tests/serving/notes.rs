@@ -60,6 +60,30 @@ async fn whoever_loses_a_lock_hears_why() {
     daemon.stop().await;
 }
 
+/// Whoever is told that a lock was taken away may count on its holder having been told before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_was_taken_away_is_told_before_that_is_answered() {
+    let daemon = Place::new().start().await;
+    let mut wire = daemon.connect().await;
+    let session = wire.open("a").await;
+    for round in 0..200 {
+        let held = wire.take(session, "file:x").await.unwrap();
+        let (method, params) = match round % 2 {
+            0 => (
+                "force_unlock",
+                json!({"project": "p", "resource": "file:x", "admin": "root",
+                "reason": "r"}),
+            ),
+            _ => ("release_all", json!({"project": "p", "agent": "a"})),
+        };
+        wire.send(method, params).await;
+        let note = wire.line().await.unwrap();
+        assert_eq!((&note["method"], &note["params"]["lock"]), (&json!("lost"), &held["lock"]));
+        assert!(wire.line().await.unwrap().get("result").is_some());
+    }
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_victim_hears_that_its_lock_will_be_taken() {
     let place = Place::new();
