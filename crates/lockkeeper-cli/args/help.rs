@@ -134,8 +134,16 @@ where
     if let Some(args) = run::parse_quickly(&line) {
         return Ok(args);
     }
+    // The first page is put together only for whoever is going to read from it.
+    let mut plain = Args::command();
+    let line = run::with_separator(line, &plain);
+    let matches = plain.try_get_matches_from_mut(&line);
+    // It would be taken apart piece by piece, and the process ends soon.
+    std::mem::forget(plain);
+    if let Some(args) = matches.ok().and_then(|matches| Args::from_arg_matches(&matches).ok()) {
+        return Ok(args);
+    }
     let mut command = command();
-    let line = run::with_separator(line, &command);
     let matches = command.try_get_matches_from_mut(line)?;
     Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
