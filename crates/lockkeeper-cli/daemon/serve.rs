@@ -137,6 +137,7 @@ fn keep_a_log(to: impl for<'a> MakeWriter<'a> + Send + Sync + 'static, colours: 
 /// Opens the store and the doors.
 async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
     let config = config(here, wanted)?;
+    allow_many_connections();
     if let Some(folder) = here.store.parent() {
         crate::places::runtime::make_private(folder).map_err(|error| {
             let what = format!("the folder {} cannot be made: {error}", folder.display());
@@ -146,6 +147,8 @@ async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
     let prometheus = Prometheus::install().ok();
     let manager = LockManager::open_with(Config {
         attached_outlive: true,
+        // A burst must not make the daemon look everything up again.
+        events_capacity: 16 * 1024,
         reach: Some(here.socket.display().to_string()),
         ..Config::at(&here.store)
     });
@@ -154,6 +157,15 @@ async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
         prometheus.map(|page| -> lockkeeper_server::Metrics { Arc::new(move || page.render()) });
     let started = Server::start(manager, ServerConfig { metrics, ..config }).await;
     started.map_err(|error| unserved(here, &error))
+}
+
+/// Every connection is an open file; what a shell allows is often fewer than the system would.
+fn allow_many_connections() {
+    let mut files = process::getrlimit(process::Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = process::setrlimit(process::Resource::Nofile, files) {
+        tracing::warn!(%error, "the number of open files stays as it is");
+    }
 }
 
 fn config(here: &Here, wanted: &Serve) -> Result<ServerConfig, Trouble> {
