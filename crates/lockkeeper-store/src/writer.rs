@@ -1,7 +1,10 @@
 //! One thread that writes for all projects of a store, and tells whoever waits.
 //!
 //! It takes what is there, writes it in one commit, and speaks; meanwhile the next turns queue up.
-//! So a commit is as large as it needs to be, and nobody waits for a commit to fill. What may be
+//! So a commit is as large as it needs to be, and nobody waits for a commit to fill. Where nothing
+//! has been written for a moment there is nothing to be gained by that, and a thread that has to be
+//! woken takes longer than the commit itself: then a turn may be written by whoever brings it
+//! ([`Writer::write`]). There is one desk, and whoever sits at it is alone. What may be
 //! spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone, and
 //! that hands the records to the store first.
 
@@ -13,13 +16,14 @@ use std::{
     fmt, io,
     path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{self, Sender},
     },
     thread::ThreadId,
     time::Duration,
 };
-use thread::{Desk, Job};
+use thread::{Clerk, Desk, Job};
 
 /// A handle to the thread; the last one that is dropped ends it, after everything that was
 /// submitted is written.
@@ -31,6 +35,11 @@ pub struct Writer {
 struct Shared {
     /// None once the writer is closed. The thread ends when this is gone and the queue is empty.
     sender: RwLock<Option<Sender<Job>>>,
+    /// How many jobs were handed in that are not done.
+    queued: Arc<AtomicUsize>,
+    desk: Arc<Mutex<Desk>>,
+    /// Who sits at the desk, unless it is the thread.
+    guest: Mutex<Option<ThreadId>>,
     store: SharedStore,
     ended: Arc<Ended>,
     thread: ThreadId,
@@ -115,22 +124,27 @@ impl Writer {
         let (sender, jobs) = mpsc::channel();
         let store: SharedStore = Arc::new(Mutex::new(Some(store)));
         let ended = Arc::new(Ended::default());
-        let desk = Desk::new(jobs, store.clone(), options);
-        let tell = TellEnded { ended: ended.clone(), store: store.clone() };
+        let desk = Arc::new(Mutex::new(Desk::new(store.clone(), options)));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let clerk = Clerk::new(jobs, queued.clone(), desk.clone());
+        let tell = TellEnded { ended: ended.clone(), desk: desk.clone(), store: store.clone() };
         let thread = std::thread::Builder::new()
             .name("lockkeeper-writer".to_owned())
             .spawn(move || {
                 let _tell = tell;
-                desk.run();
+                clerk.run();
             })
             .map_err(|error| no_thread(&error))?;
         let thread = thread.thread().id();
         let sender = RwLock::new(Some(sender));
-        Ok(Writer { shared: Arc::new(Shared { sender, store, ended, thread }) })
+        let guest = Mutex::default();
+        let shared = Shared { sender, queued, desk, guest, store, ended, thread };
+        Ok(Writer { shared: Arc::new(shared) })
     }
 
     /// Takes a project over and loads it. `then` runs on the writer's thread, like every `then`
-    /// here, and should be short; once the writer is closed it runs at once, on the caller's.
+    /// here but for those of [`Writer::write`], and should be short; once the writer is closed it
+    /// runs at once, on the caller's.
     pub fn claim(
         &self,
         project: Arc<str>,
@@ -156,6 +170,26 @@ impl Writer {
         self.send(Job::Turn { claim: claim.clone(), turn, then: Box::new(then) });
     }
 
+    /// As [`Writer::submit`]; but if nothing is being written, nothing waits to be, and nothing was
+    /// for a moment, the turn is written here and now, and `then` runs before this returns. That is
+    /// for whoever may be kept for as long as a commit takes that does not wait for the disk.
+    pub fn write(
+        &self,
+        claim: &Claim,
+        turn: Effects,
+        then: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
+    ) {
+        let job = Job::Turn { claim: claim.clone(), turn, then: Box::new(then) };
+        match self.shared.quiet_desk() {
+            Some(mut desk) => {
+                let _guest = Guest::sit_down(&self.shared.guest);
+                desk.take(job);
+                desk.flush();
+            }
+            None => self.send(job),
+        }
+    }
+
     /// Runs `then` when everything that was submitted before under this claim is written, or told
     /// why not.
     pub fn after(&self, claim: &Claim, then: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
@@ -176,7 +210,8 @@ impl Writer {
     /// calls it: the thread does not wait for itself.
     pub fn close(&self) {
         drop(self.shared.sender.write().unwrap_or_else(PoisonError::into_inner).take());
-        if std::thread::current().id() == self.shared.thread {
+        let this = std::thread::current().id();
+        if this == self.shared.thread || *lock(&self.shared.guest) == Some(this) {
             return;
         }
         let ended = &self.shared.ended;
@@ -188,7 +223,10 @@ impl Writer {
 
     fn send(&self, job: Job) {
         let refused = match &*self.shared.sender.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(sender) => sender.send(job).err().map(|unsent| unsent.0),
+            Some(sender) => {
+                self.shared.queued.fetch_add(1, Ordering::SeqCst);
+                sender.send(job).err().map(|unsent| unsent.0)
+            }
             None => Some(job),
         };
         if let Some(job) = refused {
@@ -197,14 +235,50 @@ impl Writer {
     }
 }
 
+impl Shared {
+    /// The desk, if nobody sits at it, nothing waits to be taken there, and nothing was written
+    /// for a moment. What one project hands in comes from one place, so nothing of it is overtaken.
+    fn quiet_desk(&self) -> Option<MutexGuard<'_, Desk>> {
+        if self.queued.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        let desk = match self.desk.try_lock() {
+            Ok(desk) => desk,
+            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let nothing_waits = self.queued.load(Ordering::SeqCst) == 0;
+        (nothing_waits && desk.is_quiet()).then_some(desk)
+    }
+}
+
+/// Whoever sits at the desk for one turn.
+struct Guest<'a>(&'a Mutex<Option<ThreadId>>);
+
+impl Guest<'_> {
+    fn sit_down(chair: &Mutex<Option<ThreadId>>) -> Guest<'_> {
+        *lock(chair) = Some(std::thread::current().id());
+        Guest(chair)
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
+}
+
 /// Gives the store back and says so, however the thread ends.
 struct TellEnded {
     ended: Arc<Ended>,
+    desk: Arc<Mutex<Desk>>,
     store: SharedStore,
 }
 
 impl Drop for TellEnded {
     fn drop(&mut self) {
+        // Whoever writes a turn of its own finishes that first.
+        let _desk = lock(&self.desk);
         let store = lock(&self.store).take();
         drop(store);
         *lock(&self.ended.has) = true;

@@ -1,4 +1,4 @@
-//! The thread: takes what is there, commits it, speaks.
+//! The desk, where turns are committed and spoken of, and the thread that sits there.
 
 use super::{CommitStats, Retention, SharedStore, WriterOptions, lock};
 use crate::{Batch, Claim, PruneBefore, Store, StoreError, text};
@@ -10,7 +10,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -57,9 +58,17 @@ enum Waiting {
     Refused(Job, StoreError),
 }
 
-/// Where the thread sits.
-pub(super) struct Desk {
+/// The thread: takes to the desk whatever is there.
+pub(super) struct Clerk {
     jobs: Receiver<Job>,
+    /// How many jobs are not done.
+    queued: Arc<AtomicUsize>,
+    desk: Arc<Mutex<Desk>>,
+    batch_max: usize,
+}
+
+/// Where turns are written. Nothing of this outlives a turn but what is in it.
+pub(super) struct Desk {
     store: SharedStore,
     options: WriterOptions,
     /// The newest claim of each project, and where to find it.
@@ -68,6 +77,8 @@ pub(super) struct Desk {
     waiting: Vec<Waiting>,
     /// When to remove what is old.
     prune_at: Option<Instant>,
+    /// When something was written last.
+    wrote: Option<Instant>,
 }
 
 /// How many rows are removed in one step, so that whoever comes next waits for milliseconds.
@@ -76,46 +87,68 @@ const PRUNE_STEP: usize = 500;
 /// How long what is old is left alone while there is other work.
 const PRUNE_PATIENCE: Duration = Duration::from_millis(100);
 
-impl Desk {
-    pub(super) fn new(jobs: Receiver<Job>, store: SharedStore, options: WriterOptions) -> Desk {
-        let Retention { released, audit, every } = options.retention;
-        let soon = every.min(Duration::from_secs(1));
-        let prunes = released.is_some() || audit.is_some();
-        let prune_at = prunes.then(|| Instant::now() + soon);
-        let (lines, places, waiting) = (Vec::new(), HashMap::new(), Vec::new());
-        Desk { jobs, store, options, lines, places, waiting, prune_at }
+/// After so long nobody is about to hand something in that could go into the same commit.
+const QUIET: Duration = Duration::from_micros(500);
+
+impl Clerk {
+    pub(super) fn new(
+        jobs: Receiver<Job>,
+        queued: Arc<AtomicUsize>,
+        desk: Arc<Mutex<Desk>>,
+    ) -> Clerk {
+        let batch_max = lock(&desk).options.batch_max.max(1);
+        Clerk { jobs, queued, desk, batch_max }
     }
 
-    pub(super) fn run(mut self) {
+    pub(super) fn run(self) {
         while let Some(job) = self.next() {
-            let mut turns = 0;
+            let mut desk = lock(&self.desk);
+            let (mut turns, mut taken) = (0, 0);
             let mut next = Some(job);
             while let Some(job) = next {
                 turns += usize::from(matches!(job, Job::Turn { .. }));
-                self.take(job);
-                let is_full = turns >= self.options.batch_max.max(1);
-                next = if is_full { None } else { self.jobs.try_recv().ok() };
+                taken += 1;
+                desk.take(job);
+                next = if turns >= self.batch_max { None } else { self.jobs.try_recv().ok() };
             }
-            self.flush();
-            if self.prune_at.is_some_and(|at| at.elapsed() > PRUNE_PATIENCE) {
-                self.prune();
+            desk.flush();
+            self.queued.fetch_sub(taken, Ordering::SeqCst);
+            if desk.prune_at.is_some_and(|at| at.elapsed() > PRUNE_PATIENCE) {
+                desk.prune();
             }
         }
     }
 
     /// Waits for the next job, and removes what is old while there is none.
-    fn next(&mut self) -> Option<Job> {
+    fn next(&self) -> Option<Job> {
         loop {
-            let Some(at) = self.prune_at else { return self.jobs.recv().ok() };
+            let prune_at = lock(&self.desk).prune_at;
+            let Some(at) = prune_at else { return self.jobs.recv().ok() };
             match self.jobs.recv_timeout(at.saturating_duration_since(Instant::now())) {
                 Ok(job) => return Some(job),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.prune(),
+                Err(RecvTimeoutError::Timeout) => lock(&self.desk).prune(),
             }
         }
     }
+}
 
-    fn take(&mut self, job: Job) {
+impl Desk {
+    pub(super) fn new(store: SharedStore, options: WriterOptions) -> Desk {
+        let Retention { released, audit, every } = options.retention;
+        let soon = every.min(Duration::from_secs(1));
+        let prunes = released.is_some() || audit.is_some();
+        let prune_at = prunes.then(|| Instant::now() + soon);
+        let (lines, places, waiting) = (Vec::new(), HashMap::new(), Vec::new());
+        Desk { store, options, lines, places, waiting, prune_at, wrote: None }
+    }
+
+    /// Whether nothing was written for a moment.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.wrote.is_none_or(|wrote| wrote.elapsed() >= QUIET)
+    }
+
+    pub(super) fn take(&mut self, job: Job) {
         match job {
             Job::Claim { project, then } => {
                 // Whatever the old claim has submitted comes first.
@@ -199,7 +232,7 @@ impl Desk {
     }
 
     /// Commits what was taken, then tells everybody, in the order in which they came.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.commit();
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting {
@@ -235,7 +268,9 @@ impl Desk {
         let began = Instant::now();
         let outcomes =
             with(&self.store, |store| Effects::settle_groups(groups, &mut Commits(store)));
-        let took = began.elapsed();
+        let ended = Instant::now();
+        let took = ended - began;
+        self.wrote = Some(ended);
         let mut failed = false;
         let mut outcomes = outcomes.map(Vec::into_iter);
         for line in busy {

@@ -371,6 +371,74 @@ fn closing_from_a_then_does_not_wait_for_itself() {
 }
 
 #[test]
+fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
+    let (writer, gate) = gated(WriterOptions::default());
+    gate.open();
+    let claim = claim(&writer, "p");
+    let mut table = table(&claim);
+    let me = std::thread::current().id();
+    // Right behind the claim the thread may still be at the desk.
+    let is_written_here = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        let (told, hears) = channel();
+        writer.write(&claim, turn(&mut table), move |outcome| {
+            outcome.expect("it is written");
+            told.send(std::thread::current().id()).unwrap();
+        });
+        // Whoever wrote it: here only if it was told before the call returned.
+        hears.try_recv() == Ok(me)
+    });
+    assert!(is_written_here, "the thread wrote every one of them");
+    let inner = writer.clone();
+    std::thread::sleep(Duration::from_millis(1));
+    // A desk that is taken is waited for by nobody, not even by whoever sits there.
+    writer.write(&claim, turn(&mut table), move |_| inner.close());
+    writer.close();
+    let (told, hears) = channel();
+    writer.write(&claim, turn(&mut table), move |outcome| told.send(outcome.map(drop)).unwrap());
+    assert_eq!(hears.recv(), Ok(Err(StoreError::Closed)));
+}
+
+#[test]
+fn nobody_writes_what_others_are_writing_already() {
+    let (writer, gate) = gated(WriterOptions::default());
+    let claim = claim(&writer, "p");
+    let mut table = table(&claim);
+    let (told, hears) = channel();
+    submit(&writer, &claim, turn(&mut table), "first", &told);
+    gate.wait(|state| state.came.len() == 1);
+    // The thread stands at the gate: this must not.
+    let also = told.clone();
+    writer.write(&claim, turn(&mut table), move |outcome| {
+        also.send(("second", outcome.map(drop))).unwrap();
+    });
+    submit(&writer, &claim, turn(&mut table), "third", &told);
+    gate.open();
+    writer.close();
+    assert_eq!(all(&hears), [("first", Ok(())), ("second", Ok(())), ("third", Ok(()))]);
+    assert_eq!(gate.came().len(), 2, "what came meanwhile went together");
+}
+
+#[test]
+fn nobody_overtakes_what_was_handed_in_before() {
+    for _ in 0..50 {
+        let (writer, gate) = gated(WriterOptions::default());
+        gate.open();
+        let claim = claim(&writer, "p");
+        let mut table = table(&claim);
+        let (told, hears) = channel();
+        // The thread has hardly woken when the second one comes.
+        submit(&writer, &claim, turn(&mut table), "first", &told);
+        let also = told.clone();
+        writer.write(&claim, turn(&mut table), move |outcome| {
+            also.send(("second", outcome.map(drop))).unwrap();
+        });
+        writer.close();
+        assert_eq!(all(&hears), [("first", Ok(())), ("second", Ok(()))]);
+    }
+}
+
+#[test]
 fn the_last_handle_ends_the_thread_after_everything_is_written() {
     let (writer, gate) = gated(WriterOptions::default());
     let claim = claim(&writer, "p");
