@@ -4,7 +4,7 @@
 //! So a commit is as large as it needs to be, and nobody waits for a commit to fill. Where nothing
 //! has been written for a moment there is nothing to be gained by that, and a thread that has to be
 //! woken takes longer than the commit itself: then a turn may be written by whoever brings it
-//! ([`Writer::write`]). There is one desk, and whoever sits at it is alone. What may be
+//! ([`WriterOptions::in_place`]). There is one desk, and whoever sits at it is alone. What may be
 //! spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone, and
 //! that hands the records to the store first.
 
@@ -35,6 +35,7 @@ pub struct Writer {
 struct Shared {
     /// None once the writer is closed. The thread ends when this is gone and the queue is empty.
     sender: RwLock<Option<Sender<Job>>>,
+    in_place: bool,
     /// How many jobs were handed in that are not done.
     queued: Arc<AtomicUsize>,
     desk: Arc<Mutex<Desk>>,
@@ -65,15 +66,20 @@ impl fmt::Debug for Writer {
 pub struct WriterOptions {
     /// The most turns in one commit: 4,096.
     pub batch_max: usize,
+    /// Whether a turn is written by whoever submits it, if nothing is being written, nothing waits
+    /// to be, and nothing was for a moment. That is for whoever may be kept for as long as a
+    /// commit takes that does not wait for the disk. False.
+    pub in_place: bool,
     /// How long what is over is kept.
     pub retention: Retention,
-    /// Told of each commit, on the writer's thread, before anybody is told of what is in it.
+    /// Told of each commit, by whoever writes it, before anybody is told of what is in it.
     pub observe: Option<Box<dyn FnMut(CommitStats) + Send>>,
 }
 
 impl Default for WriterOptions {
     fn default() -> WriterOptions {
-        WriterOptions { batch_max: 4096, retention: Retention::default(), observe: None }
+        let retention = Retention::default();
+        WriterOptions { batch_max: 4096, in_place: false, retention, observe: None }
     }
 }
 
@@ -81,6 +87,7 @@ impl fmt::Debug for WriterOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriterOptions")
             .field("batch_max", &self.batch_max)
+            .field("in_place", &self.in_place)
             .field("retention", &self.retention)
             .field("observe", &self.observe.is_some())
             .finish()
@@ -124,6 +131,7 @@ impl Writer {
         let (sender, jobs) = mpsc::channel();
         let store: SharedStore = Arc::new(Mutex::new(Some(store)));
         let ended = Arc::new(Ended::default());
+        let in_place = options.in_place;
         let desk = Arc::new(Mutex::new(Desk::new(store.clone(), options)));
         let queued = Arc::new(AtomicUsize::new(0));
         let clerk = Clerk::new(jobs, queued.clone(), desk.clone());
@@ -138,13 +146,13 @@ impl Writer {
         let thread = thread.thread().id();
         let sender = RwLock::new(Some(sender));
         let guest = Mutex::default();
-        let shared = Shared { sender, queued, desk, guest, store, ended, thread };
+        let shared = Shared { sender, in_place, queued, desk, guest, store, ended, thread };
         Ok(Writer { shared: Arc::new(shared) })
     }
 
     /// Takes a project over and loads it. `then` runs on the writer's thread, like every `then`
-    /// here but for those of [`Writer::write`], and should be short; once the writer is closed it
-    /// runs at once, on the caller's.
+    /// here but for those of turns that are written in place, and should be short; once the writer
+    /// is closed it runs at once, on the caller's.
     pub fn claim(
         &self,
         project: Arc<str>,
@@ -162,18 +170,6 @@ impl Writer {
     /// order of the turns. After a turn that could not be written all later ones of the same claim
     /// are refused with the same error.
     pub fn submit(
-        &self,
-        claim: &Claim,
-        turn: Effects,
-        then: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
-    ) {
-        self.send(Job::Turn { claim: claim.clone(), turn, then: Box::new(then) });
-    }
-
-    /// As [`Writer::submit`]; but if nothing is being written, nothing waits to be, and nothing was
-    /// for a moment, the turn is written here and now, and `then` runs before this returns. That is
-    /// for whoever may be kept for as long as a commit takes that does not wait for the disk.
-    pub fn write(
         &self,
         claim: &Claim,
         turn: Effects,
@@ -236,10 +232,10 @@ impl Writer {
 }
 
 impl Shared {
-    /// The desk, if nobody sits at it, nothing waits to be taken there, and nothing was written
+    /// The desk for a guest, if nobody sits at it, nothing waits to be taken there, and nothing was written
     /// for a moment. What one project hands in comes from one place, so nothing of it is overtaken.
     fn quiet_desk(&self) -> Option<MutexGuard<'_, Desk>> {
-        if self.queued.load(Ordering::SeqCst) > 0 {
+        if !self.in_place || self.queued.load(Ordering::SeqCst) > 0 {
             return None;
         }
         let desk = match self.desk.try_lock() {

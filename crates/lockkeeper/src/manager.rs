@@ -79,13 +79,25 @@ impl LockManager {
         let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await;
         // A panic in there has been told by the panic hook already.
         let store = opened.map_err(|_| StoreError::Closed)??;
-        LockManager::over(Box::new(store), config)
+        // Such a commit writes to the system's memory, which takes no longer than a word to the
+        // writer's thread and back.
+        let in_place = config.durability == Durability::Process;
+        LockManager::written_by(Box::new(store), config, in_place)
     }
 
     /// Over a store of your own.
     pub fn over(store: Box<dyn Store>, config: Config) -> Result<LockManager, StoreError> {
+        LockManager::written_by(store, config, false)
+    }
+
+    fn written_by(
+        store: Box<dyn Store>,
+        config: Config,
+        in_place: bool,
+    ) -> Result<LockManager, StoreError> {
         let meter = Meter::new(config.metrics);
         let options = WriterOptions {
+            in_place,
             retention: config.retention,
             observe: meter.observer(),
             ..WriterOptions::default()

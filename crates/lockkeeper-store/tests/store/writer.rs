@@ -370,9 +370,13 @@ fn closing_from_a_then_does_not_wait_for_itself() {
     writer.close();
 }
 
+fn in_place() -> WriterOptions {
+    WriterOptions { in_place: true, ..WriterOptions::default() }
+}
+
 #[test]
 fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
-    let (writer, gate) = gated(WriterOptions::default());
+    let (writer, gate) = gated(in_place());
     gate.open();
     let claim = claim(&writer, "p");
     let mut table = table(&claim);
@@ -381,7 +385,7 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
     let is_written_here = (0..1000).any(|_| {
         std::thread::sleep(Duration::from_millis(1));
         let (told, hears) = channel();
-        writer.write(&claim, turn(&mut table), move |outcome| {
+        writer.submit(&claim, turn(&mut table), move |outcome| {
             outcome.expect("it is written");
             told.send(std::thread::current().id()).unwrap();
         });
@@ -392,28 +396,29 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
     let inner = writer.clone();
     std::thread::sleep(Duration::from_millis(1));
     // A desk that is taken is waited for by nobody, not even by whoever sits there.
-    writer.write(&claim, turn(&mut table), move |_| inner.close());
+    writer.submit(&claim, turn(&mut table), move |_| inner.close());
     writer.close();
     let (told, hears) = channel();
-    writer.write(&claim, turn(&mut table), move |outcome| told.send(outcome.map(drop)).unwrap());
+    writer.submit(&claim, turn(&mut table), move |outcome| told.send(outcome.map(drop)).unwrap());
     assert_eq!(hears.recv(), Ok(Err(StoreError::Closed)));
 }
 
 #[test]
 fn nobody_writes_what_others_are_writing_already() {
-    let (writer, gate) = gated(WriterOptions::default());
+    let (writer, gate) = gated(in_place());
     let claim = claim(&writer, "p");
     let mut table = table(&claim);
     let (told, hears) = channel();
-    submit(&writer, &claim, turn(&mut table), "first", &told);
-    gate.wait(|state| state.came.len() == 1);
-    // The thread stands at the gate: this must not.
-    let also = told.clone();
-    writer.write(&claim, turn(&mut table), move |outcome| {
-        also.send(("second", outcome.map(drop))).unwrap();
+    let first = turn(&mut table);
+    std::thread::scope(|scope| {
+        let (writer, claim, its) = (&writer, &claim, told.clone());
+        scope.spawn(move || submit(writer, claim, first, "first", &its));
+        gate.wait(|state| state.came.len() == 1);
+        // Whoever it is that stands at the gate, here or in the thread: nobody joins them.
+        submit(writer, claim, turn(&mut table), "second", &told);
+        submit(writer, claim, turn(&mut table), "third", &told);
+        gate.open();
     });
-    submit(&writer, &claim, turn(&mut table), "third", &told);
-    gate.open();
     writer.close();
     assert_eq!(all(&hears), [("first", Ok(())), ("second", Ok(())), ("third", Ok(()))]);
     assert_eq!(gate.came().len(), 2, "what came meanwhile went together");
@@ -422,17 +427,15 @@ fn nobody_writes_what_others_are_writing_already() {
 #[test]
 fn nobody_overtakes_what_was_handed_in_before() {
     for _ in 0..50 {
-        let (writer, gate) = gated(WriterOptions::default());
+        let (writer, gate) = gated(in_place());
         gate.open();
         let claim = claim(&writer, "p");
         let mut table = table(&claim);
         let (told, hears) = channel();
-        // The thread has hardly woken when the second one comes.
-        submit(&writer, &claim, turn(&mut table), "first", &told);
-        let also = told.clone();
-        writer.write(&claim, turn(&mut table), move |outcome| {
-            also.send(("second", outcome.map(drop))).unwrap();
-        });
+        // The thread has hardly woken for this one when the turn comes.
+        let first = told.clone();
+        writer.after(&claim, move |outcome| first.send(("first", outcome)).unwrap());
+        submit(&writer, &claim, turn(&mut table), "second", &told);
         writer.close();
         assert_eq!(all(&hears), [("first", Ok(())), ("second", Ok(()))]);
     }

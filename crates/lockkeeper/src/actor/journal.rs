@@ -63,7 +63,7 @@ impl Journal {
         match self {
             Journal::Written(writer, claim) => {
                 let desk = desk.clone();
-                writer.write(claim, turn, move |outcome| {
+                writer.submit(claim, turn, move |outcome| {
                     let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {
                         Ok(settled) => desk.settled(call, caller, settled),
