@@ -44,6 +44,9 @@ fn is_too_long(path: &str, text: &str) -> Vec<Problem> {
     problems
 }
 
+/// The border to C of the disk that tests break. No program has it in it.
+const MAY_BE_UNSAFE: &[&str] = &["crates/lockkeeper-disk/src/shim.rs"];
+
 fn is_unsafe_or_skipped(path: &str, text: &str) -> Vec<Problem> {
     let layers = layers(text);
     let rules = [
@@ -53,6 +56,9 @@ fn is_unsafe_or_skipped(path: &str, text: &str) -> Vec<Problem> {
     ];
     let mut problems = Vec::new();
     for (layer, word, what) in rules {
+        if word == "unsafe" && MAY_BE_UNSAFE.contains(&path) {
+            continue;
+        }
         let lines = lines_with(layer, word).into_iter();
         problems.extend(lines.map(|line| Problem::new(path, line, what)));
     }

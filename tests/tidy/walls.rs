@@ -68,6 +68,14 @@ pub(crate) const ROOMS: &[Room] = &[
         deep: true,
         private: true,
     },
+    // Breaks. A disk under SQLite; knows nothing of locks, and nothing but tests may lean on it.
+    Room {
+        name: "lockkeeper-disk",
+        may_use: &[],
+        may_not: &[RUNTIMES, DOORS, CLOCKS, &["petgraph"]],
+        deep: true,
+        private: true,
+    },
     // Opens the doors. Neither state nor lock rules.
     Room {
         name: "lockkeeper-cli",
