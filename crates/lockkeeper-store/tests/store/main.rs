@@ -8,6 +8,8 @@
 //! | `rows.rs` | the rows that chance seldom makes |
 //! | `schema.rs` | migrations, copies, and what the tables refuse by themselves |
 //! | `snapshot.rs` | a look that changes nothing, whoever owns the store |
+//! | `story.rs` | the recorded life of a store on a disk that is watched |
+//! | `power.rs` | power cuts at any moment (I2, I11, I15) |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer.rs` | group commit, and who is told when |
@@ -16,10 +18,12 @@
 
 mod claims;
 mod life;
+mod power;
 mod questions;
 mod replays;
 mod rows;
 mod schema;
 mod snapshot;
+mod story;
 mod trouble;
 mod writer;
