@@ -73,6 +73,10 @@ pub struct SqliteStore {
     db: Connection,
     path: PathBuf,
     synchronous: &'static str,
+    /// Whether something in the log of writes was not seen to be synced. A sync of it may have
+    /// failed, which SQLite does not always tell; systems drop what they could not write, so the
+    /// next sync would succeed without it.
+    unsure: bool,
     reigns: HashMap<Arc<str>, Reigning>,
     prune_from: prune::Cursors,
     _owner: Owner,
@@ -110,7 +114,7 @@ impl SqliteStore {
         let found = schema::version(&path, &db)?;
         let copied = backup.filter(|_| found > 0).map(|to| copy(&path, &db, to)).transpose()?;
         let synchronous = match options.durability {
-            Durability::Power => "FULL",
+            Durability::Power => SYNCED,
             Durability::Process | Durability::Memory => "NORMAL",
         };
         set_up(&db, synchronous, options.bytes_max)
@@ -124,7 +128,9 @@ impl SqliteStore {
             backup: copied,
         };
         let (reigns, prune_from) = (HashMap::new(), prune::Cursors::default());
-        let store = SqliteStore { db, path, synchronous, reigns, prune_from, _owner: owner };
+        let unsure = true;
+        let store =
+            SqliteStore { db, path, synchronous, unsure, reigns, prune_from, _owner: owner };
         Ok((store, report))
     }
 
@@ -160,6 +166,7 @@ impl SqliteStore {
             outcomes.push(outcome);
         }
         transaction.commit()?;
+        self.unsure |= self.synchronous != SYNCED;
         for (project, seq) in reached {
             if let Some(reigning) = reigns.get_mut(project) {
                 reigning.seq = seq;
@@ -170,6 +177,7 @@ impl SqliteStore {
 
     /// After a failure: out of the transaction, and nothing believed of what is live.
     fn recover(&mut self) {
+        self.unsure = true;
         for reigning in self.reigns.values_mut() {
             reigning.live = None;
         }
@@ -196,9 +204,14 @@ impl Store for SqliteStore {
     fn claim(&mut self, project: &str) -> Result<Claim, StoreError> {
         // The one thing that must not go back, not even after a power cut: tokens grow out of it.
         self.db
-            .pragma_update(None, "synchronous", "FULL")
+            .pragma_update(None, "synchronous", SYNCED)
             .map_err(|error| self.of_sqlite(&error))?;
-        let claimed = raise_epoch(&mut self.db, project);
+        let moved = if self.unsure { move_log(&self.db) } else { Ok(true) };
+        let claimed = moved.and_then(|moved| {
+            let claimed = raise_epoch(&mut self.db, project)?;
+            self.unsure = !moved;
+            Ok(claimed)
+        });
         let back = self.db.pragma_update(None, "synchronous", self.synchronous);
         if claimed.is_err() {
             self.recover();
@@ -260,6 +273,7 @@ impl Store for SqliteStore {
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
+        self.unsure |= self.synchronous != SYNCED;
         if pruned.is_err() {
             self.recover();
         }
@@ -305,6 +319,9 @@ fn real_path(path: &Path) -> Result<PathBuf, StoreError> {
     let detail = "too many links follow one another: name the file itself".to_owned();
     Err(StoreError::Misplaced { path: path.to_path_buf(), detail })
 }
+
+/// Each commit is on the disk before it is told.
+const SYNCED: &str = "FULL";
 
 /// As many as Linux follows.
 const LINKS_MAX: usize = 40;
@@ -380,6 +397,16 @@ fn copy(path: &Path, db: &Connection, to: &Path) -> Result<PathBuf, StoreError> 
         return Err(error);
     }
     Ok(to.to_path_buf())
+}
+
+/// Moves the log of writes into the file, so that whoever writes next begins it anew. What the file
+/// is synced for was written just now, so that sync tells the truth. Waits for nobody: while others
+/// read, the log may have to go on as it is. Whether all of it is in the file.
+fn move_log(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (busy, log, moved): (bool, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(!busy && log == moved)
+    })
 }
 
 /// The new epoch and the last event; none if there is no epoch left.
