@@ -79,7 +79,6 @@ fn all_kinds(events: usize) -> Vec<Cut> {
 fn power_outlives_a_cut_at_any_moment() {
     let stage = short(Durability::Power);
     let seen = cut_everywhere(&stage.story, stage.log(), Durability::Power, all_kinds);
-    println!("{seen:?}");
     assert_eq!(seen.wrong, [""; 0]);
     assert!(seen.folders > 300, "{}", seen.folders);
 }
@@ -89,7 +88,6 @@ fn power_outlives_a_cut_at_any_moment() {
 fn process_loses_the_end_and_nothing_else() {
     let stage = short(Durability::Process);
     let seen = cut_everywhere(&stage.story, stage.log(), Durability::Process, all_kinds);
-    println!("{seen:?}");
     assert_eq!(seen.wrong, [""; 0]);
     assert!(seen.lost > 50, "a cut that loses nothing shows nothing: {}", seen.lost);
 }
@@ -121,7 +119,7 @@ fn red_when_the_disk_says_that_it_synced_and_has_not() {
 /// power cut after the other: each life goes on with what the last cut has left.
 #[test]
 fn long_lives_with_one_cut_after_the_other() {
-    let (mut moments, mut moves) = (0, 0);
+    let mut moves = 0;
     for seed in 0..2 * cuts() as u64 {
         let durability = match seed % 2 {
             0 => Durability::Power,
@@ -129,18 +127,16 @@ fn long_lives_with_one_cut_after_the_other() {
         };
         let mut stage = Stage::new(durability, seed);
         let mut dice = Dice::new(seed);
-        for round in 0..3 {
+        for round in 0..2 {
             stage.open();
             let before = stage.disk.events();
-            stage.live(120);
+            stage.live(260);
             moves += usize::from(stage.log().1[before..].iter().any(is_of_the_file));
             let outcome = cut_somewhere(&stage, durability, &mut dice, 12)
                 .unwrap_or_else(|what| panic!("seed {seed}, round {round}: {what}"));
-            moments += 12;
             stage = stage.after(outcome, seed << 8 | round);
         }
     }
-    println!("{moments} moments, in {moves} lives the log was moved into the file");
     assert!(moves > 0, "the log was never moved into the file");
 }
 

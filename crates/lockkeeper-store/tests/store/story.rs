@@ -1,7 +1,7 @@
 //! A recorded life of a store on a disk that is watched, and what must be left of it after the
 //! power was cut at any moment.
 
-use crate::life::{Project, Step, picture, rebuilt};
+use crate::life::{Known, Project, Step, picture, rebuilt};
 use lockkeeper_core::*;
 use lockkeeper_disk::{Disk, Event, Left, Platter, lay_out};
 use lockkeeper_store::{
@@ -98,6 +98,8 @@ pub(crate) struct Stage {
     pub(crate) path: PathBuf,
     pub(crate) story: Story,
     pub(crate) projects: Vec<Project>,
+    /// The facts of the last commit, unless it was acknowledged.
+    refused: [Vec<Record>; 2],
     durability: Durability,
     dice: Dice,
     store: Option<SqliteStore>,
@@ -123,78 +125,134 @@ impl Stage {
         let disk = Disk::watch(folder.path()).unwrap();
         let path = disk.folder().join("locks.db");
         let story = Story { commits: vec![[0, 0]], ..Story::default() };
-        let (dice, projects) = (Dice::new(seed), Vec::new());
-        Stage { disk, path, story, projects, durability, dice, store: None, _folder: folder }
+        Stage {
+            disk,
+            path,
+            story,
+            projects: Vec::new(),
+            refused: [Vec::new(), Vec::new()],
+            durability,
+            dice: Dice::new(seed),
+            store: None,
+            _folder: folder,
+        }
     }
 
     /// Opens the store and takes both projects over.
     pub(crate) fn open(&mut self) {
-        self.store = Some(try_open(&self.path, self.durability).unwrap());
-        self.claim();
+        self.try_open().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// As its users do: each table is resumed before anything else.
-    pub(crate) fn claim(&mut self) {
-        let known: Vec<_> = self.projects.drain(..).map(|project| project.known).collect();
+    pub(crate) fn try_open(&mut self) -> Result<(), StoreError> {
+        self.store = None;
+        self.store = Some(try_open(&self.path, self.durability)?);
+        self.claim()
+    }
+
+    /// As its users do, also after a failure: everything anew from the disk, and each table is
+    /// resumed before anything else.
+    pub(crate) fn claim(&mut self) -> Result<(), StoreError> {
+        let store = self.store.as_mut().unwrap();
+        let mut taken = Vec::new();
         for (at, name) in NAMES.iter().enumerate() {
-            let store = self.store.as_mut().unwrap();
-            let mut project = Project::take_over(store, name);
-            let before = self.story.commits.len() - 1;
-            let epoch = project.claim.epoch;
-            self.story.claimed.push((self.disk.events(), at, epoch, before));
-            if let Some(known) = known.get(at) {
-                project.known = known.clone();
-            }
-            self.projects.push(project);
+            let claim = store.claim(name)?;
+            let told = (self.disk.events(), at, claim.epoch, self.story.commits.len() - 1);
+            self.story.claimed.push(told);
+            let records = store.load(&claim)?;
+            taken.push(Project {
+                table: rebuilt(&claim, &records),
+                ledger: Ledger::new(claim.clone()),
+                known: self.projects.get(at).map_or_else(Known::default, |old| old.known.clone()),
+                claim,
+            });
         }
+        self.find_out()?;
+        self.projects = taken;
         let resumed = [0, 1].map(|at| vec![self.projects[at].apply(Resume { orphaned: false })]);
-        self.commit(resumed);
+        self.commit(resumed)
+    }
+
+    /// Whether what was refused was written all the same. What was acknowledged must be there, and
+    /// nothing that nobody asked for.
+    fn find_out(&mut self) -> Result<(), StoreError> {
+        let mut reader = self.store.as_ref().unwrap().reader()?;
+        let [p, q] = NAMES.map(|name| reader.history(name));
+        let found = [p?, q?];
+        if found == self.story.records {
+            return Ok(());
+        }
+        for (at, refused) in self.refused.iter().enumerate() {
+            self.story.records[at].extend(refused.iter().cloned());
+        }
+        assert!(found == self.story.records, "something that was acknowledged is gone");
+        self.story.commits.push([0, 1].map(|at| found[at].len()));
+        Ok(())
     }
 
     /// So many commits of a few turns each.
     pub(crate) fn live(&mut self, commits: usize) {
         for _ in 0..commits {
-            let mut turns = [Vec::new(), Vec::new()];
-            let shape = self.dice.roll();
-            for nth in 0..1 + shape % 3 {
-                let at = ((shape >> 8 >> nth) % 2) as usize;
-                let project = &mut self.projects[at];
-                let command = project.known.command(&project.table, self.dice.step());
-                turns[at].push(project.apply(command));
-            }
-            self.commit(turns);
+            self.step().unwrap_or_else(|error| panic!("{error}"));
         }
     }
 
-    fn commit(&mut self, turns: [Vec<Effects>; 2]) {
-        let mut lengths = *self.story.commits.last().unwrap();
-        for (at, turns) in turns.iter().enumerate() {
-            let records = turns.iter().flat_map(|turn| turn.records().iter().cloned());
-            self.story.records[at].extend(records);
-            lengths[at] = self.story.records[at].len();
+    /// One commit of a few turns.
+    pub(crate) fn step(&mut self) -> Result<(), StoreError> {
+        let mut turns = [Vec::new(), Vec::new()];
+        let shape = self.dice.roll();
+        for nth in 0..1 + shape % 3 {
+            let at = ((shape >> 8 >> nth) % 2) as usize;
+            let project = &mut self.projects[at];
+            let command = project.known.command(&project.table, self.dice.step());
+            turns[at].push(project.apply(command));
         }
-        self.story.commits.push(lengths);
+        self.commit(turns)
+    }
+
+    fn commit(&mut self, turns: [Vec<Effects>; 2]) -> Result<(), StoreError> {
+        self.refused = [0, 1]
+            .map(|at| turns[at].iter().flat_map(|turn| turn.records().iter().cloned()).collect());
         let store = self.store.as_mut().unwrap();
         let groups = self.projects.iter_mut().zip(turns);
-        let mut projects = Vec::new();
-        let mut groups_of = Vec::new();
+        let (mut known, mut groups_of) = (Vec::new(), Vec::new());
         for (project, turns) in groups.filter(|(_, turns)| !turns.is_empty()) {
-            projects.push(&mut project.known);
+            known.push(&mut project.known);
             groups_of.push((&mut project.ledger, turns));
         }
         let outcomes = Effects::settle_groups(groups_of, &mut Together(store));
-        for (outcome, known) in outcomes.into_iter().zip(projects) {
-            let settled = outcome.unwrap_or_else(|error| panic!("{error:?}"));
-            let replies = settled.into_iter().flat_map(|turn| turn.into_parts().0);
-            known.learn(&replies.collect::<Vec<_>>());
+        let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        assert!(refused == 0 || refused == outcomes.len(), "the disk fails for all");
+        for (outcome, known) in outcomes.into_iter().zip(known) {
+            match outcome {
+                Ok(settled) => {
+                    let replies = settled.into_iter().flat_map(|turn| turn.into_parts().0);
+                    known.learn(&replies.collect::<Vec<_>>());
+                }
+                Err(NotSettled::Journal(error)) => return Err(error),
+                Err(other) => panic!("{other:?}"),
+            }
         }
+        for (at, written) in std::mem::take(&mut self.refused).into_iter().enumerate() {
+            self.story.records[at].extend(written);
+        }
+        self.story.commits.push([0, 1].map(|at| self.story.records[at].len()));
         self.story.acknowledged.push((self.disk.events(), self.story.commits.len() - 1));
+        Ok(())
     }
 
     /// Closed as it should be: all is in the one file.
     pub(crate) fn close(&mut self) {
         drop(self.store.take());
         assert!(!self.path.with_extension("db-wal").exists(), "everything is in the file");
+    }
+
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Closed, however that goes.
+    pub(crate) fn let_go(&mut self) {
+        self.store = None;
     }
 
     /// What its disk has seen.
@@ -233,6 +291,11 @@ impl Outage<'_> {
     /// What must be left: what was told, and how much of it was promised.
     pub(crate) fn promised(&self) -> (usize, [u32; 2]) {
         self.story.must_be_there(self.events, self.durability)
+    }
+
+    /// The moments at which something was acknowledged.
+    pub(crate) fn acknowledgements(story: &Story) -> impl Iterator<Item = usize> {
+        story.acknowledged.iter().map(|(at, _)| *at)
     }
 
     /// The last commit that was acknowledged.
