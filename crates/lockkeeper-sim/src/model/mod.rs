@@ -18,6 +18,7 @@
 //! | `graph` | who waits for whom, in full; reduction |
 //! | `rest` | what holds between turns |
 //! | `compare` | the model beside the table's views |
+//! | `shape` | a state without its numbers, to tell whether it was seen before |
 
 mod asks;
 mod changes;
@@ -31,6 +32,7 @@ mod invariant;
 mod owed;
 mod rest;
 mod rules;
+mod shape;
 mod state;
 mod tasks;
 mod upkeep;
