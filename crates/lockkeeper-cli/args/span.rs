@@ -80,9 +80,11 @@ fn times(number: &str, per_unit: u64) -> Option<u128> {
     }
     // Twenty digits are more than any time there will be, and fewer than would overflow.
     let whole = if whole.len() > 20 { u128::from(u64::MAX) } else { digits(whole) };
-    let kept = &fraction[..fraction.len().min(18)];
+    let (kept, dropped) = fraction.split_at(fraction.len().min(18));
     let scale = 10u128.pow(kept.len() as u32);
-    let part = (digits(kept) * u128::from(per_unit)).div_ceil(scale);
+    // However little it is, it is a started millisecond.
+    let rest = u128::from(dropped.bytes().any(|digit| digit != b'0'));
+    let part = (digits(kept) * u128::from(per_unit) + rest).div_ceil(scale);
     Some(whole * u128::from(per_unit) + part)
 }
 
@@ -114,6 +116,8 @@ mod tests {
             (".5", 500),
             ("1.5h", 5_400_000),
             ("0.0001", 1),
+            ("0.0000000000000000001", 1),
+            ("1.000000000000000000000", 1_000),
         ] {
             assert_eq!(millis(text), Some(expected), "{text}");
         }
