@@ -76,6 +76,14 @@ pub(crate) const ROOMS: &[Room] = &[
         deep: true,
         private: true,
     },
+    // Garbles. Feeds all the others, so it may use them all, and stays at home.
+    Room {
+        name: "lockkeeper-fuzz",
+        may_use: &["lockkeeper-core", "lockkeeper", "lockkeeper-server", "lockkeeper-store"],
+        may_not: &[SQL],
+        deep: false,
+        private: true,
+    },
     // Opens the doors. Neither state nor lock rules.
     Room {
         name: "lockkeeper-cli",

@@ -47,6 +47,8 @@ mod ear;
 mod ends;
 mod envelope;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod house;
 pub mod http;
 mod hub;
