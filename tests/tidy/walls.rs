@@ -84,6 +84,14 @@ pub(crate) const ROOMS: &[Room] = &[
         deep: false,
         private: true,
     },
+    // Races. Looks at the house from outside, and nobody inside leans on it.
+    Room {
+        name: "lockkeeper-bench",
+        may_use: &["lockkeeper-core", "lockkeeper-store", "lockkeeper", "lockkeeper-server"],
+        may_not: &[&["axum", "petgraph", "lockkeeper-sim"]],
+        deep: false,
+        private: true,
+    },
     // Opens the doors. Neither state nor lock rules.
     Room {
         name: "lockkeeper-cli",
