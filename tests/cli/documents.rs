@@ -37,6 +37,10 @@ fn shown(line: &str) -> Option<Shown> {
         [] => return None,
         [first, ..] if first.starts_with('#') => return None,
         ["lockkeeper", ref args @ ..] => Shown::Lockkeeper(owned(args)),
+        // Another program of the house: its own tests know its arguments.
+        ["cargo", "run", ref rest @ ..] if rest.contains(&"-p") => {
+            Shown::Cargo(format!("run {}", rest.join(" ")))
+        }
         ["cargo", "run", ref rest @ ..] => {
             let (options, args) = match rest.iter().position(|&word| word == "--") {
                 Some(at) => (&rest[..at], &rest[at + 1..]),
@@ -193,8 +197,14 @@ fn check_serve(house: &House, args: &[String]) {
 /// Checks that what cargo is asked to do can be done. These are not run: this test is part of it.
 fn check_cargo(command: &str) {
     let known = ["test --workspace", "bench -p lockkeeper-core", "bench --workspace"];
-    let known_with_flags =
-        ["test -p", "test --release -p", "build --release", "install --path .", "doc --workspace"];
+    let known_with_flags = [
+        "run --release -p",
+        "test -p",
+        "test --release -p",
+        "build --release",
+        "install --path .",
+        "doc --workspace",
+    ];
     let package = command.split_once("-p ").and_then(|(_, rest)| rest.split(' ').next());
     if let Some(package) = package {
         let manifest = root().join("crates").join(package).join("Cargo.toml");
@@ -308,6 +318,8 @@ lockkeeper printed
     assert_eq!(in_help(help), [ours(&["simulate"])]);
     let nightly = Some(Shown::Cargo("test --workspace".to_owned()));
     assert_eq!(shown("ROUNDS=200 cargo test --workspace"), nightly);
+    let other = Some(Shown::Cargo("run --release -p lockkeeper-bench -- all".to_owned()));
+    assert_eq!(shown("cargo run --release -p lockkeeper-bench -- all"), other);
     let quoted = Some(ours(&["acquire", "a b", "--reason", ""]));
     assert_eq!(shown("lockkeeper acquire 'a b' --reason ''"), quoted);
     let example = Some(Shown::Example("two_agents".to_owned()));

@@ -42,7 +42,7 @@ or a lock let two in; 2 wrong usage.";
 #[command(after_help = AFTER, after_long_help = AFTER, disable_help_subcommand = true)]
 pub(crate) struct Args {
     /// What to measure
-    #[arg(value_enum, required = true, hide_possible_values = false)]
+    #[arg(value_enum, required = true)]
     pub(crate) scenario: Vec<Scenario>,
 
     /// How often each figure is taken  [default: 9, or 2 if short]
@@ -82,17 +82,17 @@ pub(crate) struct Args {
 /// What can be measured.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scenario {
-    /// Locks in memory: beside an empty actor, a map of mutexes, and the crate `lockable`
+    /// Locks in memory: beside an empty actor and maps of mutexes
     InProcess,
-    /// Locks on record, as a library: beside the same rows written by plain rusqlite
+    /// Locks on record, as a library: beside the rows written by plain rusqlite
     Durable,
-    /// Own locks through a socket: beside Redis, PostgreSQL, MariaDB and etcd
+    /// Own locks by a socket: beside Redis, PostgreSQL, MariaDB and etcd
     Socket,
-    /// One lock that all want: how long from hand to hand, and who gets it how often
+    /// One lock that all want: how long from hand to hand, and who gets it
     HandOver,
     /// From the request that closes a ring to the word of a deadlock
     Deadlock,
-    /// Whether it slows down with waiters, agents, projects and history; memory of who waits
+    /// Waiters, agents, projects, history: whether it slows down; memory
     Growth,
     /// From starting on a full store to the first answer
     Restart,
@@ -206,6 +206,35 @@ mod tests {
         }
         for seconds in ["0", "-1", "nan", "1e9", "soon"] {
             assert!(parse(&format!("lockkeeper-bench all --seconds={seconds}")).is_err());
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_document_and_the_help_is_understood() {
+        const START: &str = "cargo run --release -p lockkeeper-bench -- ";
+        let document = include_str!("../../../docs/benchmarks.md");
+        let lines = document.lines().filter_map(|line| line.strip_prefix(START));
+        let mut said: Vec<Scenario> = Vec::new();
+        for line in lines {
+            let args = parse(&format!("lockkeeper-bench {line}"));
+            said.extend(args.unwrap_or_else(|error| panic!("{line}: {error}")).scenario);
+        }
+        for each in Scenario::value_variants() {
+            assert!(said.contains(each), "{each:?} is not shown");
+            let name = each.to_possible_value().map(|value| format!("`{}`", value.get_name()));
+            let is_told = name.is_some_and(|name| document.contains(&name));
+            assert!(is_told || *each == Scenario::All, "{each:?} is not explained");
+        }
+        let examples = AFTER.lines().filter_map(|line| line.strip_prefix("  lockkeeper-bench "));
+        assert_eq!(examples.filter(|line| parse(&format!("x {line}")).is_ok()).count(), 4);
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+        for line in Args::command().render_long_help().to_string().lines() {
+            assert!(line.chars().count() <= 100, "too long: {line}");
         }
     }
 }

@@ -47,7 +47,7 @@ mod trouble;
 use args::Args;
 use clap::Parser;
 use sheet::Sheet;
-use std::{env, fs, process::ExitCode};
+use std::{env, fs, path::Path, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use trouble::{Result, Trouble, trouble};
 
@@ -82,16 +82,20 @@ fn race(args: &Args) -> Result<()> {
         }
     })?;
     if let Some(path) = &args.json {
-        fs::write(path, serde_json::to_string_pretty(&sheets)? + "\n")?;
+        write(path, &(serde_json::to_string_pretty(&sheets)? + "\n"))?;
     }
     if let Some(path) = &args.markdown {
         let tables: Vec<String> = sheets.iter().map(table::markdown).collect();
-        fs::write(path, tables.join("\n"))?;
+        write(path, &tables.join("\n"))?;
     }
     if let Some(path) = &args.svg {
         plot::svg(&sheets, path)?;
     }
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|error| Trouble(format!("{}: {error}", path.display())))
 }
 
 async fn measure(args: &Args) -> Result<Vec<Sheet>> {

@@ -73,7 +73,8 @@ pub(crate) struct Race {
 pub(crate) struct Rounds {
     /// How many.
     pub(crate) count: usize,
-    /// Only rows in whose name one of these occurs; all if there are none. Ours always take part.
+    /// Only rows in whose name one of these occurs, and what they are compared with; all if there
+    /// are none.
     pub(crate) only: Vec<String>,
 }
 
@@ -81,22 +82,22 @@ pub(crate) struct Rounds {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Rounds {
-    fn wants(&self, entry: &Entry, is_base: bool) -> bool {
-        is_base || self.takes(&entry.name)
-    }
-
     /// Whether a row of this name is asked for.
     pub(crate) fn takes(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// Runs a race. Its first row is the one that the others are compared with.
+    /// Runs a race, if anybody of it is asked for. Its first row is the one that the others are
+    /// compared with.
     pub(crate) async fn run(&self, race: Race) -> Result<Vec<Sheet>> {
         let Race { scenario, sheets, across, columns, entries } = race;
+        if !entries.iter().any(|entry| self.takes(&entry.name)) {
+            return Ok(Vec::new());
+        }
         let entries: Vec<Entry> = entries
             .into_iter()
             .enumerate()
-            .filter_map(|(at, entry)| self.wants(&entry, at == 0).then_some(entry))
+            .filter_map(|(at, entry)| (at == 0 || self.takes(&entry.name)).then_some(entry))
             .collect();
         let rows = |sheet: usize| {
             let row = |entry: &Entry| Row {
@@ -211,6 +212,21 @@ mod tests {
         assert_eq!(sheets[0].rows[1].cells[1].len(), 3);
         assert_eq!(sheets[1].rows[0].cells[1][2], Figure { round: 2, figure: 7.0 });
         assert_eq!((&sheets[0].rows[1].target, &sheets[1].rows[1].target), (&None, &Some(target)));
+    }
+
+    #[tokio::test]
+    async fn a_race_that_nobody_asked_for_is_not_run() {
+        let entry = Entry::ours("ours").job(|| async { panic!("nobody asked for it") });
+        let rounds = Rounds { count: 1, only: vec!["theirs".to_owned()] };
+        assert_eq!(rounds.run(race(vec![entry])).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn what_did_not_happen_has_no_figure() {
+        let entry = Entry::ours("ours").job(|| async { Ok(vec![f64::NAN, 1.0]) });
+        let sheets = Rounds { count: 2, only: vec![] }.run(race(vec![entry])).await.unwrap();
+        let count = |sheet: &Sheet| sheet.rows[0].cells[0].len();
+        assert_eq!((count(&sheets[0]), count(&sheets[1])), (0, 2));
     }
 
     #[tokio::test]

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(written(12.34), "12.3");
         assert_eq!(written(999.6), "1000");
         assert_eq!(written(9_994.0), "9994");
-        assert_eq!(written(9_996.0), "10.00 k");
+        assert_eq!(written(9_996.0), "10.0 k");
         assert_eq!(written(12_345.0), "12.3 k");
         assert_eq!(written(5_400_000.0), "5.40 M");
     }
