@@ -17,6 +17,7 @@ pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod wire;
+pub(crate) mod writer;
 
 use crate::trouble::{Result, trouble};
 use std::sync::Arc;

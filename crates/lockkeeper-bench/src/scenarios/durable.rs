@@ -4,7 +4,7 @@ use super::{heads, times};
 use crate::{
     args::Plan,
     load,
-    peers::{by_hand::ByHand, library::Library},
+    peers::{by_hand::ByHand, library::Library, writer::Bare},
     rounds::{Entry, Race},
     sheet::{Sheet, Target, Unit},
     trouble::Result,
@@ -22,6 +22,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<Vec<Sheet>> {
 fn race(plan: &Plan, durability: Durability) -> Race {
     let window = plan.window;
     let mut ours = Entry::ours(format!("LockManager, {durability:?}"));
+    let mut bare = Entry::ours("its table and writer alone");
     let mut one_by_one = Entry::new("rusqlite, a transaction for each");
     let mut batched = Entry::new("rusqlite, batched: the limit");
     for &clients in &plan.clients {
@@ -31,13 +32,17 @@ fn race(plan: &Plan, durability: Durability) -> Race {
             library.shutdown().await;
             Ok(vec![rate])
         });
+        bare = bare.job(move || async move {
+            let rate = move || Bare::new(durability, clients)?.rate(window);
+            Ok(vec![tokio::task::spawn_blocking(rate).await??])
+        });
         one_by_one = one_by_one.job(move || by_hand(durability, clients, 1, window));
         batched = batched.job(move || by_hand(durability, clients, clients, window));
     }
     if durability == Durability::Power {
         one_by_one = one_by_one.to_reach(0, with_many(8.0, plan));
     }
-    let entries = vec![ours, one_by_one, batched.to_reach(0, with_many(0.6, plan))];
+    let entries = vec![ours, bare, one_by_one, batched.to_reach(0, with_many(0.6, plan))];
     Race {
         scenario: "durable",
         sheets: vec![(
