@@ -21,6 +21,7 @@
 //! | `scenarios/` | what is compared with what, one file each |
 //! | `sheet.rs`, `stats.rs` | figures, their quarters and ratios, and what is to be reached |
 //! | `table.rs`, `plot.rs` | the same for people |
+//! | `about.rs` | the machine, the versions, the day |
 //! | `place.rs`, `trouble.rs` | folders, ports, programs; why something was not measured |
 //! | `served.rs` | a daemon of ours with other durability than the program offers |
 //!
@@ -30,6 +31,7 @@
 #![allow(clippy::print_stdout, reason = "its figures are what it is for")]
 #![allow(clippy::print_stderr, reason = "so is why there are none")]
 
+mod about;
 mod args;
 mod inside;
 mod load;
@@ -44,6 +46,7 @@ mod stats;
 mod table;
 mod trouble;
 
+use about::About;
 use args::Args;
 use clap::Parser;
 use sheet::Sheet;
@@ -81,12 +84,13 @@ fn race(args: &Args) -> Result<()> {
             _ = terminate.recv() => trouble("asked to end"),
         }
     })?;
+    let about = About::now(&args.plan());
     if let Some(path) = &args.json {
-        write(path, &(serde_json::to_string_pretty(&sheets)? + "\n"))?;
+        let all = serde_json::json!({ "about": about, "sheets": sheets });
+        write(path, &(serde_json::to_string_pretty(&all)? + "\n"))?;
     }
     if let Some(path) = &args.markdown {
-        let tables: Vec<String> = sheets.iter().map(table::markdown).collect();
-        write(path, &tables.join("\n"))?;
+        write(path, &table::document(&about, &sheets))?;
     }
     if let Some(path) = &args.svg {
         plot::svg(&sheets, path)?;

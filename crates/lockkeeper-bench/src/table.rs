@@ -1,6 +1,7 @@
 //! Sheets as text, for a terminal and for a document.
 
 use crate::{
+    about::About,
     sheet::{Bound, Sheet},
     stats::short,
 };
@@ -27,8 +28,21 @@ pub(crate) fn text(sheet: &Sheet) -> String {
     text
 }
 
-/// For a document.
-pub(crate) fn markdown(sheet: &Sheet) -> String {
+/// All sheets for a document, by scenarios.
+pub(crate) fn document(about: &About, sheets: &[Sheet]) -> String {
+    let mut text = format!("{}\n", about.text());
+    let mut scenario = "";
+    for sheet in sheets {
+        if sheet.scenario != scenario {
+            scenario = &sheet.scenario;
+            let _ = write!(text, "\n### {scenario}\n");
+        }
+        let _ = write!(text, "\n{}", markdown(sheet));
+    }
+    text
+}
+
+fn markdown(sheet: &Sheet) -> String {
     let mut lines = cells(sheet).into_iter();
     let mut text = format!("#### {}\n\n{}\n\n", sheet.title, capital(&describe(sheet)));
     let head = lines.next().unwrap_or_default();

@@ -23,7 +23,9 @@ fn a_scenario_is_measured_printed_and_written() {
     assert!(out.contains("in-process: uncontended"), "{out}");
     assert!(!out.contains("lockable"), "it was not asked for: {out}");
 
-    let sheets: serde_json::Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    assert_eq!((&all["about"]["rounds"], &all["about"]["short"]), (&2.into(), &true.into()));
+    let sheets = &all["sheets"];
     assert_eq!(sheets[0]["scenario"], "in-process");
     let (first, rounds) =
         (&sheets[0]["rows"][0], |cell: usize| &sheets[0]["rows"][0]["cells"][cell]);
@@ -33,6 +35,8 @@ fn a_scenario_is_measured_printed_and_written() {
         assert!(rounds(cell)[1]["figure"].is_number() && rounds(cell)[1]["round"] == 1, "{first}");
     }
     let tables = fs::read_to_string(markdown).unwrap();
+    assert!(tables.starts_with("Taken on 20"), "{tables}");
+    assert!(tables.contains("\n### in-process\n\n#### uncontended"), "{tables}");
     assert!(tables.contains("| **LockManager, in memory** |"), "{tables}");
     assert!(fs::read_to_string(svg).unwrap().starts_with("<svg"));
 }

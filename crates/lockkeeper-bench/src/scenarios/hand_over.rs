@@ -21,6 +21,11 @@ use std::time::Duration;
 /// How long a patient client of Redis sleeps before it asks again: up to this.
 const PATIENT: Duration = Duration::from_millis(100);
 
+/// Who polls hands over so seldom that a shorter look sees nothing.
+fn seen(plan: &Plan) -> Duration {
+    Duration::from_millis(plan.size(400, 200))
+}
+
 /// What is to be reached beside a row: by numbers of sheets.
 #[derive(Default)]
 struct Targets {
@@ -38,8 +43,7 @@ pub(crate) async fn run(plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
 /// Each holds for a while.
 async fn held(plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
     let columns = plan.size(vec![2, 16, 64], vec![2, 16]);
-    // Who polls hands over so seldom that a short look sees nothing.
-    let work = HandOver { window: plan.window.max(Duration::from_millis(400)) };
+    let work = HandOver { window: plan.window.max(seen(plan)) };
     let targets = Targets {
         advisory: vec![(0, times(1.0, &columns, 0))],
         polling: vec![(0, times(10.0, &columns, 0))],
@@ -62,7 +66,7 @@ async fn held(plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
 /// Nobody holds for longer than it takes to give it back.
 async fn crowded(plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
     let columns = plan.size(vec![16, 64], vec![16]);
-    let work = Crowd { window: plan.window.max(Duration::from_millis(400)) };
+    let work = Crowd { window: plan.window.max(seen(plan)) };
     let targets = Targets { etcd: vec![(2, times(10.0, &columns, 0))], ..Targets::default() };
     let fair = Target { bound: Bound::AtMost(1.5), columns: vec![] };
     let race = Race {
