@@ -136,6 +136,20 @@ impl LockId {
         u128::from(self.high) << 64 | u128::from(self.low)
     }
 
+    /// As it is written. Every grant and every release says one, so it is written by hand.
+    fn text(self) -> [u8; 36] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 36];
+        let mut at = 0;
+        for (nth, byte) in self.as_u128().to_be_bytes().into_iter().enumerate() {
+            at += usize::from(matches!(nth, 4 | 6 | 8 | 10));
+            text[at] = DIGITS[usize::from(byte >> 4)];
+            text[at + 1] = DIGITS[usize::from(byte & 15)];
+            at += 2;
+        }
+        text
+    }
+
     /// Takes back an id that travelled as a number.
     pub fn from_u128(raw: u128) -> LockId {
         LockId { high: (raw >> 64) as u64, low: raw as u64 }
@@ -144,16 +158,7 @@ impl LockId {
 
 impl fmt::Display for LockId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let raw = self.as_u128();
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            (raw >> 96) as u32,
-            (raw >> 80) as u16,
-            (raw >> 64) as u16,
-            (raw >> 48) as u16,
-            raw & 0xffff_ffff_ffff
-        )
+        f.write_str(str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -161,18 +166,22 @@ impl std::str::FromStr for LockId {
     type Err = NotALockId;
 
     fn from_str(text: &str) -> Result<LockId, NotALockId> {
-        let groups = [8, 13, 18, 23];
-        let well_formed = text.len() == 36
-            && text.bytes().enumerate().all(|(at, byte)| match groups.contains(&at) {
-                true => byte == b'-',
-                false => byte.is_ascii_hexdigit(),
-            });
-        if !well_formed {
+        if text.len() != 36 {
             return Err(NotALockId);
         }
-        u128::from_str_radix(&text.replace('-', ""), 16)
-            .map(LockId::from_u128)
-            .map_err(|_| NotALockId)
+        let (mut high, mut low) = (0, 0);
+        for (at, byte) in text.bytes().enumerate() {
+            if let 8 | 13 | 18 | 23 = at {
+                if byte != b'-' {
+                    return Err(NotALockId);
+                }
+                continue;
+            }
+            let digit = char::from(byte).to_digit(16).ok_or(NotALockId)?;
+            high = high << 4 | low >> 60;
+            low = low << 4 | u64::from(digit);
+        }
+        Ok(LockId { high, low })
     }
 }
 
@@ -192,13 +201,18 @@ impl std::error::Error for NotALockId {}
 
 impl Serialize for LockId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        let text = self.text();
+        serializer.serialize_str(str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
     }
 }
 
+/// Text that is borrowed where it can be; a `Cow` by itself never is.
+#[derive(Deserialize)]
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) std::borrow::Cow<'a, str>);
+
 impl<'de> Deserialize<'de> for LockId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<LockId, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let Text(text) = Text::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
 }
@@ -237,7 +251,7 @@ impl Serialize for RequestId {
 
 impl<'de> Deserialize<'de> for RequestId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<RequestId, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let Text(text) = Text::deserialize(deserializer)?;
         u128::from_str_radix(&text, 16).map(RequestId::new).map_err(serde::de::Error::custom)
     }
 }
@@ -287,6 +301,26 @@ mod tests {
         assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
         assert_eq!(text.parse(), Ok(id));
         assert_eq!("not-a-lock-id".parse::<LockId>(), Err(NotALockId));
+    }
+
+    #[test]
+    fn a_lock_id_is_written_and_read_digit_by_digit() {
+        let id = LockId::from_u128(0x0190_b5a2_7c1e_7d3a_8f00_1234_5678_90ab);
+        let text = "0190b5a2-7c1e-7d3a-8f00-1234567890ab";
+        assert_eq!(id.to_string(), text);
+        assert_eq!((text.parse(), text.to_uppercase().parse()), (Ok(id), Ok(id)));
+        for at in 0..text.len() {
+            let mut wrong = text.to_owned();
+            wrong.replace_range(at..=at, "x");
+            assert_eq!(wrong.parse::<LockId>(), Err(NotALockId), "{wrong}");
+            wrong.replace_range(at..=at, "");
+            assert_eq!(wrong.parse::<LockId>(), Err(NotALockId), "{wrong}");
+        }
+        assert_eq!(text.replace('-', "0").parse::<LockId>(), Err(NotALockId));
+        assert_eq!(
+            LockId::from_u128(u128::MAX).to_string().parse(),
+            Ok(LockId::from_u128(u128::MAX))
+        );
     }
 
     #[test]
