@@ -10,8 +10,7 @@ use crate::{
     AuditFilter, AuditRow, CallError, Question, Unavailable,
     clock::Clock,
     wire::{
-        self, Attach, Attached, Hello, InProject, Incoming, Note, Open, Status, Subscribe,
-        Subscribed,
+        self, Attach, Attached, Hello, InProject, Note, Open, Said, Status, Subscribe, Subscribed,
     },
 };
 use lockkeeper_core::{Answer, Command, SessionId, Timestamp};
@@ -81,7 +80,7 @@ impl Client {
     /// Connects and says hello. Needs a Tokio runtime with I/O and time, of any flavour; the
     /// connection is a task of it.
     pub async fn connect(address: &Address) -> Result<Client, ConnectError> {
-        let Dialled { stream, hello, read, asked } = dial(address).await?;
+        let Dialled { mut stream, hello, read, asked } = dial(address).await?;
         let shared = Arc::new(Shared {
             calls: Mutex::default(),
             outbox: Outbox::default(),
@@ -91,7 +90,7 @@ impl Client {
         let end = End { shared: shared.clone(), address: address.clone() };
         tokio::spawn(async move {
             let heard = |line: &[u8]| end.shared.heard(line);
-            let why = pump(&stream, Inbox::new(read), &end.shared.outbox, heard).await;
+            let why = pump(&mut stream, Inbox::new(read), &end.shared.outbox, heard).await;
             end.shared.end(&format!("{}: {why}", end.address));
         });
         let clock = Clock::following(asked, hello.clock());
@@ -281,26 +280,26 @@ impl Shared {
     }
 
     fn heard(&self, line: &[u8]) -> ControlFlow<Arc<str>> {
-        let incoming: Incoming = match serde_json::from_slice(line) {
+        let incoming: Said<'_> = match serde_json::from_slice(line) {
             Ok(incoming) => incoming,
             Err(error) => return ControlFlow::Break(format!("it does not speak: {error}").into()),
         };
-        match (incoming.id, &incoming.method) {
-            (Some(id), None) => {
+        match (incoming.id, incoming.is_note()) {
+            (Some(id), false) => {
                 let tell = self.calls().waiting.remove(&id);
                 if let Some(tell) = tell {
                     let _ = tell.send(match incoming.error {
                         Some(error) => Err(error.into()),
-                        None => Ok(incoming.result),
+                        None => Ok(incoming.result.map(ToOwned::to_owned)),
                     });
                 }
             }
-            (_, Some(_)) => match serde_json::from_slice::<Note>(line) {
+            (_, true) => match serde_json::from_slice::<Note>(line) {
                 Ok(note) => self.listeners.tell(&note),
                 // A newer daemon may have more to say.
                 Err(error) => tracing::debug!(%error, "a note that is not understood"),
             },
-            (None, None) => {
+            (None, false) => {
                 if let Some(error) = incoming.error {
                     return ControlFlow::Break(error.message.into());
                 }

@@ -32,7 +32,7 @@ pub(super) async fn dial(address: &Address) -> Result<Dialled, ConnectError> {
 }
 
 async fn say_hello(address: &Address) -> Result<Dialled, ConnectError> {
-    let stream = open(address).await.map_err(|error| ConnectError::of(address, error))?;
+    let mut stream = open(address).await.map_err(|error| ConnectError::of(address, error))?;
     if let Stream::Unix(stream) = &stream {
         know(address, stream, rustix::process::geteuid().as_raw())?;
     }

@@ -3,7 +3,7 @@
 
 use super::{
     Link,
-    call::{Call, Raw, Tell, What},
+    call::{Call, Tell, What},
     client::garbled,
     link::Known,
 };
@@ -12,9 +12,10 @@ use crate::{
     error::CallError,
     guard::unexpected,
     told::{Change, Told, arm},
-    wire::{self, Attached, ErrorObject, Incoming, Note, STOPPING},
+    wire::{self, Attached, ErrorObject, Note, STOPPING, Said},
 };
 use lockkeeper_core::{Answer, Command, Grant, News, Refusal, SessionId, SessionKind, Timestamp};
+use serde_json::value::RawValue;
 use std::{
     ops::ControlFlow,
     sync::{Arc, Weak},
@@ -28,12 +29,12 @@ type Flow = ControlFlow<Arc<str>>;
 
 impl Link {
     pub(super) fn heard(self: &Arc<Link>, line: &[u8]) -> Flow {
-        let incoming: Incoming = match serde_json::from_slice(line) {
+        let incoming: Said<'_> = match serde_json::from_slice(line) {
             Ok(incoming) => incoming,
             Err(error) => return Flow::Break(format!("it does not speak: {error}").into()),
         };
-        match (incoming.id, &incoming.method) {
-            (Some(id), None) => {
+        match (incoming.id, incoming.is_note()) {
+            (Some(id), false) => {
                 let call = self.state().calls.remove(&id);
                 match (call, incoming.error) {
                     (None, _) => Flow::Continue(()),
@@ -41,7 +42,7 @@ impl Link {
                     (Some(call), None) => self.answered(call, incoming.result),
                 }
             }
-            (_, Some(_)) => {
+            (_, true) => {
                 match serde_json::from_slice(line) {
                     Ok(note) => self.noted(note),
                     // A newer daemon may have more to say.
@@ -49,7 +50,7 @@ impl Link {
                 }
                 Flow::Continue(())
             }
-            (None, None) => match incoming.error {
+            (None, false) => match incoming.error {
                 Some(error) => Flow::Break(error.message.into()),
                 None => Flow::Continue(()),
             },
@@ -97,7 +98,7 @@ impl Link {
     }
 
     /// An answer with its moments on our clock.
-    fn answer(&self, raw: Raw) -> Result<Answer, CallError> {
+    fn answer(&self, raw: Option<&RawValue>) -> Result<Answer, CallError> {
         let text = raw.as_ref().map_or("null", |raw| raw.get());
         let mut answer = serde_json::from_str(text).map_err(|error| garbled(error.to_string()))?;
         match &mut answer {
@@ -114,11 +115,11 @@ impl Link {
         Ok(answer)
     }
 
-    fn answered(self: &Arc<Link>, call: Call, raw: Raw) -> Flow {
+    fn answered(self: &Arc<Link>, call: Call, raw: Option<&RawValue>) -> Flow {
         match (call.tell, call.what) {
-            (Tell::Raw(tell), _) => drop(tell.send(Ok(raw))),
+            (Tell::Raw(tell), _) => drop(tell.send(Ok(raw.map(ToOwned::to_owned)))),
             (Tell::Attach(session), what) => {
-                let text = raw.as_ref().map_or("null", |raw| raw.get());
+                let text = raw.map_or("null", RawValue::get);
                 let grants = match what {
                     What::Attach(_) => serde_json::from_str(text).map(|it: Attached| it.grants),
                     _ => serde_json::from_str(text),
@@ -147,12 +148,17 @@ impl Link {
             }
             (tell, What::Command(command)) => {
                 let answer = self.answer(raw);
-                // Guards come into being before anything else that the answer changes is told.
                 match (tell, answer) {
                     (Tell::Owner(tell, owner), Ok(answer)) => {
-                        let change = Change::of(&answer);
-                        let told = arm(answer.clone(), &owner);
-                        self.done(&call.project, &command, &answer, change);
+                        let told = match answer {
+                            // What is granted changes nothing else.
+                            Answer::Granted(_) | Answer::TasksClaimed(_) => arm(answer, &owner),
+                            answer => {
+                                let change = Change::of(&answer);
+                                self.done(&call.project, &command, &answer, change);
+                                Told::Answer(answer)
+                            }
+                        };
                         let _ = tell.send(Ok(told));
                     }
                     (Tell::Owner(tell, _), Err(error)) => drop(tell.send(Err(error))),

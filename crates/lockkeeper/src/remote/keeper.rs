@@ -33,7 +33,7 @@ pub(super) async fn keep(link: Arc<Link>, first: Dialled) {
     loop {
         let outbox = link.resume(&dialled);
         let inbox = Inbox::new(std::mem::take(&mut dialled.read));
-        let why = pump(&dialled.stream, inbox, &outbox, |line| link.heard(line)).await;
+        let why = pump(&mut dialled.stream, inbox, &outbox, |line| link.heard(line)).await;
         drop(dialled);
         if !link.interrupted(&why) {
             break;

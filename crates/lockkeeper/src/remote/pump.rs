@@ -4,10 +4,12 @@
 use std::{
     io,
     ops::ControlFlow,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
 };
 use tokio::{
-    io::Interest,
+    io::{AsyncReadExt, Interest},
     net::{TcpStream, UnixStream},
     sync::Notify,
 };
@@ -41,11 +43,18 @@ impl Stream {
         }
     }
 
-    fn try_read(&self, to: &mut Vec<u8>) -> io::Result<usize> {
+    fn try_read(&mut self, to: &mut Vec<u8>) -> io::Result<usize> {
         to.reserve(READ);
-        match self {
-            Stream::Unix(stream) => stream.try_read_buf(to),
-            Stream::Tcp(stream) => stream.try_read_buf(to),
+        // Read in this way the runtime learns from a short piece that there is no more for now, and
+        // does not ask the system in vain. Who is to be woken is told elsewhere.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let read = match self {
+            Stream::Unix(stream) => pin!(stream.read_buf(to)).poll(&mut nobody),
+            Stream::Tcp(stream) => pin!(stream.read_buf(to)).poll(&mut nobody),
+        };
+        match read {
+            Poll::Ready(read) => read,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -63,7 +72,7 @@ impl Stream {
     }
 
     /// Before it is pumped.
-    pub(super) async fn read(&self, to: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) async fn read(&mut self, to: &mut Vec<u8>) -> io::Result<usize> {
         loop {
             self.ready(Interest::READABLE).await?;
             match self.try_read(to) {
@@ -146,7 +155,7 @@ impl Inbox {
 
 /// Moves lines until the connection is over, and says why it is.
 pub(super) async fn pump(
-    stream: &Stream,
+    stream: &mut Stream,
     mut inbox: Inbox,
     outbox: &Outbox,
     mut heard: impl FnMut(&[u8]) -> ControlFlow<Arc<str>>,
@@ -197,7 +206,7 @@ pub(super) async fn pump(
 
 /// Reads once.
 fn read(
-    stream: &Stream,
+    stream: &mut Stream,
     inbox: &mut Inbox,
     heard: &mut impl FnMut(&[u8]) -> ControlFlow<Arc<str>>,
 ) -> ControlFlow<Arc<str>> {
@@ -211,7 +220,7 @@ fn read(
 
 /// Nothing more can be written; what the other end said before it left is still heard.
 fn last_words(
-    stream: &Stream,
+    stream: &mut Stream,
     mut inbox: Inbox,
     mut heard: impl FnMut(&[u8]) -> ControlFlow<Arc<str>>,
     error: &io::Error,

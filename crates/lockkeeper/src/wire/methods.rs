@@ -1,6 +1,6 @@
 //! The commands by their names on the wire.
 
-use super::Request;
+use super::{Request, quick::write_quickly};
 use lockkeeper_core::{
     Acquire, AcquireAll, Cancel, ClaimTasks, Command, DeclareCapacity, DeclareWait, Downgrade,
     EndSession, FinishTask, ForceUnlock, ForgetTask, Release, ReleaseAll, Renew, ReopenTask,
@@ -54,6 +54,9 @@ macro_rules! commands {
             command: &Command,
             to: &mut Vec<u8>,
         ) -> Result<(), serde_json::Error> {
+            if let Some(written) = write_quickly(id, project, command, to) {
+                return written;
+            }
             match command {
                 $(Command::$command(params) => {
                     write_line(id, $method, InProject { project, params }, to)

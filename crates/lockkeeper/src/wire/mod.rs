@@ -14,12 +14,13 @@
 //! ```
 
 mod methods;
+mod quick;
 #[cfg(test)]
 mod tests;
 
 use crate::{CallError, Lost, ProjectEvent, Unavailable};
 use lockkeeper_core::{Grant, LockId, OpenSession, Refusal, SessionId, TicketId, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use std::{fmt, sync::Arc};
 
@@ -27,6 +28,7 @@ pub use methods::{
     CLEANUP_EXPIRED, COMMANDS, InProject, read_command, write_command, write_command_line,
     write_line,
 };
+pub use quick::{QuickLine, read_quickly};
 
 /// The version of what is spoken here. A daemon and a client understand each other if theirs are
 /// the same.
@@ -87,6 +89,23 @@ pub struct Incoming {
     pub method: Option<String>,
     /// What it says.
     pub params: Option<Box<RawValue>>,
+}
+
+/// The same, read where it is.
+#[derive(Deserialize)]
+pub(crate) struct Said<'a> {
+    pub(crate) id: Option<u64>,
+    #[serde(borrow)]
+    pub(crate) result: Option<&'a RawValue>,
+    pub(crate) error: Option<ErrorObject>,
+    method: Option<IgnoredAny>,
+}
+
+impl Said<'_> {
+    /// Whether it is a notification.
+    pub(crate) fn is_note(&self) -> bool {
+        self.method.is_some()
+    }
 }
 
 /// Why a request is not answered with a result.

@@ -101,10 +101,88 @@ fn every_command_is_read_as_it_was_written() {
     for command in commands {
         let (method, params) = write_command(&command).expect("it travels").unwrap();
         assert_eq!(read(method, params), command);
+        let mut line = Vec::new();
+        write_command_line(7, "p", &command, &mut line).unwrap();
+        let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&line["method"], &line["params"]["project"]), (&json!(method), &json!("p")));
+        assert_eq!(read(method, line["params"].clone()), command);
         methods.push(method);
     }
     methods.dedup();
     assert_eq!(methods, COMMANDS);
+}
+
+/// What the general way makes of the line, if it makes anything of it.
+fn in_general(line: &str) -> Option<(Option<String>, String, Command)> {
+    let whole: serde_json::Value = serde_json::from_str(line).ok()?;
+    let method = whole["method"].as_str()?;
+    let params = to_raw_value(&whole["params"]).ok()?;
+    let command = read_command(method, &params)?.ok()?;
+    let id = whole.get("id").map(ToString::to_string);
+    Some((id, whole["params"]["project"].as_str()?.to_owned(), command))
+}
+
+fn quickly(line: &str) -> Option<(Option<String>, String, Command)> {
+    let QuickLine { id, project, command } = read_quickly(line.as_bytes())?;
+    Some((id.map(|id| id.get().to_owned()), project.into_owned(), command))
+}
+
+const LOCK: &str = "0190b5a2-7c1e-7000-8000-000000000001";
+
+#[test]
+fn what_is_asked_most_is_read_in_one_go_as_it_is_read_in_general() {
+    let lines = [
+        r#"{"id":1,"method":"acquire","params":{"project":"p","session":7,"resource":"file:a"}}"#,
+        r#" {"jsonrpc":"2.0","id":"x","method":"acquire","params":{"mode":{"permit":2},
+            "wait_ms":5,"slice_ms":6,"lease_ms":7,"reason":"a \"b\"","metadata":null,
+            "priority":-3,"reentrant":true,"request_id":"0b","resource":"llm:\u0078","session":7,
+            "project":"p\n"}} "#,
+        &format!(
+            r#"{{"id":-2,"method":"release","params":{{"project":"p","session":7,"lock":"{LOCK}",
+            "share":4,"request_id":"1"}}}}"#
+        ),
+        &format!(
+            r#"{{"method":"renew","params":{{"session":7,"project":"p","lock":"{LOCK}",
+            "shorten":true,"lease_ms":9}}}}"#
+        ),
+    ];
+    for line in lines {
+        let quick = quickly(line);
+        assert!(quick.is_some(), "{line}");
+        assert_eq!(quick, in_general(line), "{line}");
+    }
+}
+
+#[test]
+fn whatever_is_unusual_is_left_to_the_general_way() {
+    let with = |params: &str| format!(r#"{{"id":1,"method":"acquire","params":{params}}}"#);
+    for line in [
+        with(r#"{"project":"p","session":7,"resource":"file:a","lese_ms":5}"#),
+        with(r#"{"project":"p","session":7,"resource":"file:a","session":8}"#),
+        with(r#"{"project":"p","project":"q","session":7,"resource":"file:a"}"#),
+        with(r#"{"project":null,"session":7,"resource":"file:a"}"#),
+        with(r#"{"session":7,"resource":"file:a"}"#),
+        with(r#"{"project":"p","session":7,"resource":"a"}"#),
+        with(r#"{"project":"p","session":"x","resource":"file:a"}"#),
+        with(r#"{"project":"p","session":7,"resource":"file:a","mode":null}"#),
+        with(r#"["p",7,"file:a","shared",1,2,3,null,null,0,false,null]"#),
+        with("{}") + "x",
+        r#"{"params":{"project":"p","session":7,"resource":"file:a"},"method":"acquire"}"#.into(),
+        r#"{"id":null,"method":"acquire","params":{"project":"p","session":7,"resource":"f:a"}}"#
+            .into(),
+        r#"{"jsonrpc":"1","method":"acquire","params":{"project":"p","session":7,"resource":"f:a"}}"#
+            .into(),
+        r#"{"id":1,"id":2,"method":"acquire","params":{"project":"p","session":7,"resource":"f:a"}}"#
+            .into(),
+        format!(r#"{{"method":"release","params":{{"project":"p","token":7,"lock":"{LOCK}"}}}}"#),
+        r#"{"method":"acquire_all","params":{"project":"p","session":7,"wants":[]}}"#.into(),
+        r#"{"method":"acquire","more":1,"params":{"project":"p","session":7,"resource":"f:a"}}"#
+            .into(),
+        r#"{"method":"acquire"}"#.into(),
+    ] {
+        assert!(read_quickly(line.as_bytes()).is_none(), "{line}");
+    }
+    assert!(read_quickly(b"\xff").is_none());
 }
 
 #[test]
