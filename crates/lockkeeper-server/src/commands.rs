@@ -18,8 +18,8 @@ use lockkeeper::{
     wire::{self, ErrorObject},
 };
 use lockkeeper_core::{
-    Answer, Cancel, CancelTarget, Command, Credential, EndCause, EndSession, Grant, LockId,
-    Refusal, SessionId, TicketId, Wait,
+    Answer, Cancel, CancelTarget, Command, Credential, EndCause, EndSession, LockId, Refusal,
+    SessionId, TicketId, Wait,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -229,11 +229,8 @@ pub(crate) async fn command(
     };
     if let Some(asking) = asking {
         match &answer {
-            Answer::Granted(grants) => asking.granted(&grants.iter().collect::<Vec<_>>()),
-            Answer::TasksClaimed(claimed) => {
-                let grants: Vec<&Grant> = claimed.iter().map(|one| &one.grant).collect();
-                asking.granted(&grants);
-            }
+            Answer::Granted(grants) => asking.granted(grants.iter()),
+            Answer::TasksClaimed(claimed) => asking.granted(claimed.iter().map(|one| &one.grant)),
             Answer::Queued { ticket, .. } => parked(&asking, *ticket, peer),
             _ => {}
         }
@@ -278,7 +275,9 @@ async fn watched(peer: &Peer, room: &Arc<Room>, command: Command) -> Result<Answ
     };
     let is_own = |session| room.lives_by(session, peer.link.as_ref());
     match (given, &command) {
-        (Some((Credential::Session(session), lock)), _) if is_own(session) => {
+        (Some((Credential::Session(session), lock)), _)
+            if room.releasing(session, lock, peer.link.as_ref()) =>
+        {
             given_back(room, session, lock, command).await
         }
         (_, &Command::EndSession(EndSession { session, .. })) if is_own(session) => {
@@ -302,7 +301,6 @@ async fn given_back(
     lock: LockId,
     command: Command,
 ) -> Result<Answer, CallError> {
-    room.releasing(session, lock);
     let outcome = room.project.command(command).await;
     match &outcome {
         Ok(Answer::Released { remaining: 1.., .. }) => room.not_released(session, lock, true),

@@ -7,15 +7,15 @@
 use crate::{
     Token,
     commands::{ENDING, Receipt},
-    dispatch::{dispatch, may_wait},
+    dispatch::{Ready, dispatch, may_wait},
     ear::Told,
-    envelope::{self, NoRequest, Request},
+    envelope::{self, NoRequest, Request, Said},
     house::{House, Phase},
     line::{Lines, Piece},
     link::{Link, Peer, write_note},
     params::plain,
     refuse,
-    stream::Stream,
+    stream::{Stream, space},
 };
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lockkeeper::wire::{self, ErrorObject, HelloAsk, Note};
@@ -26,7 +26,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::{io::Interest, time::Instant};
+use tokio::{
+    io::{Interest, ReadBuf},
+    time::Instant,
+};
 
 /// So much may wait to be written before nothing more is asked on the client's behalf.
 const FULL: usize = 256 * 1024;
@@ -70,7 +73,7 @@ enum End {
 /// A request that is done.
 struct Reply {
     id: Option<Box<RawValue>>,
-    result: Result<Box<RawValue>, ErrorObject>,
+    result: Result<Said, ErrorObject>,
     receipt: Receipt,
     is_brisk: bool,
     /// Whether notes may have been said because of it, which go first.
@@ -99,7 +102,8 @@ struct Connection {
     is_turned_away: bool,
     began: Instant,
     heard: Instant,
-    progress: Instant,
+    /// Since when the other end has taken nothing of what waits for it.
+    unread_since: Option<Instant>,
 }
 
 /// Serves a connection until it ends.
@@ -122,7 +126,7 @@ pub(crate) async fn serve(house: Arc<House>, stream: Stream, gate: Gate) {
         is_turned_away: false,
         began: now,
         heard: now,
-        progress: now,
+        unread_since: None,
     };
     let over = Over(entered.link.clone());
     let end = tokio::select! {
@@ -179,6 +183,14 @@ pub(crate) async fn turn_away(mut stream: Stream, error: ErrorObject) {
     drain(&mut stream).await;
 }
 
+/// Until then; without a time, for ever.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Closes a connection so that its end still reads what was said: with something unread, the
 /// system would throw it away.
 async fn drain(stream: &mut Stream) {
@@ -186,7 +198,7 @@ async fn drain(stream: &mut Stream) {
     let read_all = async {
         let mut rest = 1 << 20;
         while rest > 0 && stream.ready(Interest::READABLE).await.is_ok() {
-            match stream.try_read(|_| {}) {
+            match stream.try_read(&mut ReadBuf::uninit(&mut space())) {
                 Ok(Some(0)) | Err(_) => return,
                 Ok(Some(count)) => rest = usize::saturating_sub(rest, count),
                 Ok(None) => {}
@@ -268,9 +280,12 @@ impl Connection {
                 Ok(count) => {
                     self.written += count;
                     self.sent += count as u64;
-                    self.progress = Instant::now();
+                    self.unread_since = None;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.unread_since.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
                 Err(_) => return Err(self.how_it_left()),
             }
         }
@@ -299,7 +314,7 @@ impl Connection {
     /// says so behind the last it said itself.
     fn how_it_left(&mut self) -> End {
         loop {
-            match self.stream.try_read(|_| {}) {
+            match self.stream.try_read(&mut ReadBuf::uninit(&mut space())) {
                 Ok(Some(0)) => return End::Closed,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return End::Gone,
@@ -309,32 +324,26 @@ impl Connection {
 
     /// Reads a piece, and begins what is asked in it.
     fn read(&mut self) -> Result<(), End> {
+        let mut space = space();
+        let mut piece = ReadBuf::uninit(&mut space);
+        let read = self.stream.try_read(&mut piece).map_err(|_| End::Gone)?;
+        let Some(count) = read else { return Ok(()) };
         let mut lines = std::mem::replace(&mut self.lines, Lines::new(0));
-        let mut found = Vec::new();
-        let read = self.stream.try_read(|bytes| {
-            lines.take(bytes, |piece| found.push(Found::of(piece)));
-        });
-        if matches!(read, Ok(Some(0))) {
-            lines.end(|piece| found.push(Found::of(piece)));
+        match count {
+            0 => lines.end(|piece| self.heard(piece)),
+            _ => lines.take(piece.filled(), |piece| self.heard(piece)),
         }
         self.lines = lines;
-        for found in found {
-            self.heard(found);
+        if count == 0 {
+            return Err(End::Closed);
         }
-        match read {
-            Ok(Some(0)) => Err(End::Closed),
-            Ok(Some(_)) => {
-                self.heard = Instant::now();
-                self.house.stir();
-                self.answer_more();
-                Ok(())
-            }
-            Ok(None) => Ok(()),
-            Err(_) => Err(End::Gone),
-        }
+        self.heard = Instant::now();
+        self.house.stir_at(self.heard);
+        self.answer_more();
+        Ok(())
     }
 
-    fn heard(&mut self, found: Found) {
+    fn heard(&mut self, piece: Piece<'_>) {
         if self.is_turned_away {
             return;
         }
@@ -343,10 +352,27 @@ impl Connection {
         for (_, receipt) in self.receipts.extract_if(.., |(at, _)| *at <= sent) {
             receipt.delivered();
         }
-        let request = match found {
-            Found::Request(request) => request,
-            Found::Nothing => return,
-            Found::NoRequest(NoRequest { id, error }) => {
+        let line = match piece {
+            Piece::Line(line) => line,
+            Piece::TooLong => {
+                let max = self.house.config.limits.line_bytes;
+                let error = format!("a line may have {max} bytes, the rest of this one is dropped");
+                self.is_turned_away = matches!(self.gate, Gate::Hello(_));
+                return self.say(None, &Err(refuse::limit(error)));
+            }
+        };
+        if matches!(self.gate, Gate::Open)
+            && let Some((id, ready)) = Ready::read(&self.house, line)
+        {
+            if self.admit(ready.may_wait(), id) {
+                self.begin_ready(id.map(ToOwned::to_owned), ready);
+            }
+            return;
+        }
+        let request = match envelope::read(line) {
+            None => return,
+            Some(Ok(request)) => request,
+            Some(Err(NoRequest { id, error })) => {
                 let error = match self.gate {
                     Gate::Open => error,
                     Gate::Hello(_) => {
@@ -356,28 +382,28 @@ impl Connection {
                 };
                 return self.say(id.as_deref(), &Err(error));
             }
-            Found::TooLong => {
-                let max = self.house.config.limits.line_bytes;
-                let error = format!("a line may have {max} bytes, the rest of this one is dropped");
-                self.is_turned_away = matches!(self.gate, Gate::Hello(_));
-                return self.say(None, &Err(refuse::limit(error)));
-            }
         };
         if let Err(error) = self.pass(&request) {
             self.is_turned_away = true;
             return self.say(request.id.as_deref(), &Err(error));
         }
-        // Only what may wait: no number of waits keeps out the release that ends them. Of what does
-        // not wait no more is read than is done soon.
-        let max = self.house.config.limits.in_flight;
-        if may_wait(&request.method) && self.calls.len() - self.brisk >= max {
-            let error = format!("{max} waits of this connection are open: wait for some of them");
-            if request.id.is_some() {
-                self.say(request.id.as_deref(), &Err(refuse::limit(error)));
-            }
-            return;
+        if self.admit(may_wait(&request.method), request.id.as_deref()) {
+            self.begin(request);
         }
-        self.begin(request);
+    }
+
+    /// Whether one more may be open. Only what may wait is counted: no number of waits keeps out
+    /// the release that ends them. Of what does not wait no more is read than is done soon.
+    fn admit(&mut self, may_wait: bool, id: Option<&RawValue>) -> bool {
+        let max = self.house.config.limits.in_flight;
+        if !may_wait || self.calls.len() - self.brisk < max {
+            return true;
+        }
+        let error = format!("{max} waits of this connection are open: wait for some of them");
+        if id.is_some() {
+            self.say(id, &Err(refuse::limit(error)));
+        }
+        false
     }
 
     /// Lets in whoever shows the right token.
@@ -399,16 +425,33 @@ impl Connection {
         Ok(())
     }
 
+    fn begin_ready(&mut self, id: Option<Box<RawValue>>, ready: Ready) {
+        let (house, peer) = (self.house.clone(), self.peer.clone());
+        let is_brisk = !ready.may_wait();
+        self.count_in(is_brisk);
+        self.calls.push(Box::pin(async move {
+            let (result, receipt) = match ready.carry_out(&house, &peer).await {
+                Ok(done) => (Ok(Said::Answer(done.answer)), done.receipt),
+                Err(error) => (Err(error), Receipt::default()),
+            };
+            Reply { id, result, receipt, is_brisk, follows_notes: false }
+        }));
+    }
+
+    fn count_in(&mut self, is_brisk: bool) {
+        self.brisk += usize::from(is_brisk);
+        self.link.in_flight.fetch_add(1, Ordering::AcqRel);
+    }
+
     fn begin(&mut self, request: Request) {
         let (house, peer) = (self.house.clone(), self.peer.clone());
         let is_brisk = !may_wait(&request.method);
-        self.brisk += usize::from(is_brisk);
-        self.link.in_flight.fetch_add(1, Ordering::AcqRel);
+        self.count_in(is_brisk);
         self.calls.push(Box::pin(async move {
             let Request { id, method, params } = request;
             let follows_notes = ENDING.contains(&&*method);
             let answered = dispatch(&house, &peer, &method, params).await;
-            let (result, receipt) = (answered.result, answered.receipt);
+            let (result, receipt) = (answered.result.map(Said::Raw), answered.receipt);
             Reply { id, result, receipt, is_brisk, follows_notes }
         }));
     }
@@ -444,10 +487,7 @@ impl Connection {
         }
     }
 
-    fn say(&mut self, id: Option<&RawValue>, result: &Result<Box<RawValue>, ErrorObject>) {
-        if self.written == self.out.len() {
-            self.progress = Instant::now();
-        }
+    fn say(&mut self, id: Option<&RawValue>, result: &Result<Said, ErrorObject>) {
         envelope::write(id, result, &mut self.out);
     }
 
@@ -466,9 +506,6 @@ impl Connection {
                 Told::Missed { missed, .. } => write_note(&Note::Missed { missed }, &mut self.out),
             }
         }
-        if before == 0 {
-            self.progress = Instant::now();
-        }
         self.out.len() > before
     }
 
@@ -479,15 +516,15 @@ impl Connection {
         if matches!(self.gate, Gate::Hello(_)) {
             at = at.min(self.began + limits.hello);
         }
-        if !self.out.is_empty() {
-            at = at.min(self.progress + limits.unread_for);
+        if let Some(since) = self.unread_since {
+            at = at.min(since + limits.unread_for);
         }
         at
     }
 
     fn time_is_up(&mut self) -> Option<End> {
         let (now, limits) = (Instant::now(), self.house.config.limits);
-        if !self.out.is_empty() && now >= self.progress + limits.unread_for {
+        if self.unread_since.is_some_and(|since| now >= since + limits.unread_for) {
             return Some(End::Unread);
         }
         if matches!(self.gate, Gate::Hello(_)) && now >= self.began + limits.hello {
@@ -520,7 +557,8 @@ impl Connection {
                 return End::Closed;
             }
             let is_full = self.is_full();
-            let give_up = self.progress + self.house.config.limits.unread_for;
+            let unread_for = self.house.config.limits.unread_for;
+            let give_up = self.unread_since.map(|since| since + unread_for);
             tokio::select! {
                 biased;
                 () = &mut stopping => return self.say_goodbye().await,
@@ -530,9 +568,7 @@ impl Connection {
                 }
                 _ = self.stream.ready(Interest::WRITABLE), if !self.out.is_empty() => {}
                 () = self.stream.unheard(), if self.out.is_empty() => {}
-                () = tokio::time::sleep_until(give_up), if !self.out.is_empty() => {
-                    return End::Unread;
-                }
+                () = until(give_up) => return End::Unread,
             }
         }
         // It has read all it was sent: otherwise the system would have said so.
@@ -558,26 +594,5 @@ impl Connection {
             }
         }
         End::Stopping
-    }
-}
-
-/// A line that was looked at.
-enum Found {
-    Request(Request),
-    NoRequest(NoRequest),
-    TooLong,
-    Nothing,
-}
-
-impl Found {
-    fn of(piece: Piece<'_>) -> Found {
-        match piece {
-            Piece::TooLong => Found::TooLong,
-            Piece::Line(line) => match envelope::read(line) {
-                None => Found::Nothing,
-                Some(Ok(request)) => Found::Request(request),
-                Some(Err(no_request)) => Found::NoRequest(no_request),
-            },
-        }
     }
 }

@@ -1,18 +1,18 @@
 //! From the name of a method to its answer, whatever the request came through.
 
 use crate::{
-    commands::{self, Receipt},
+    commands::{self, Done, Receipt},
     house::House,
     link::Peer,
     params::{InProject, plain},
     refuse,
-    room::gone,
+    room::{Room, gone},
     sessions,
 };
 use lockkeeper::{
     AuditFilter, Config, ContentionNow, Durability, Grants, Inspect, LastEvent, Leases, List,
     Question, Queue, Sessions, Stale, StatsNow, TaskNow, Tasks, WaitGraphNow,
-    wire::{self, Attach, ErrorObject, Hello, HelloAsk, Open, Status, Subscribe, code},
+    wire::{self, Attach, ErrorObject, Hello, HelloAsk, Open, QuickLine, Status, Subscribe, code},
 };
 use lockkeeper_core::{Command, Forgetful, Ledger, LockTable, Reign, TableConfig};
 use serde::Serialize;
@@ -102,10 +102,6 @@ pub async fn dispatch(
     method: &str,
     params: Box<RawValue>,
 ) -> Answered {
-    // The three that locks are made of come first: nothing is asked more often.
-    if let "acquire" | "release" | "renew" = method {
-        return command(house, peer, method, params).await;
-    }
     // What is asked rarely is kept apart, so that the others stay small.
     if method == wire::SESSION_OPEN {
         return Box::pin(open(house, peer, &params)).await;
@@ -117,6 +113,35 @@ pub async fn dispatch(
         return Answered::plainly(answer);
     }
     Answered::plainly(Box::pin(other(house, peer, method, &params)).await)
+}
+
+/// A command about a project that is open: what nearly every line asks for.
+pub(crate) struct Ready {
+    room: Arc<Room>,
+    command: Command,
+}
+
+impl Ready {
+    /// Reads a line if it is one of these and there is nothing unusual about it, and what names its
+    /// answer. All others, and whatever is wrong, goes through [`dispatch`].
+    pub(crate) fn read<'a>(house: &House, line: &'a [u8]) -> Option<(Option<&'a RawValue>, Ready)> {
+        let QuickLine { id, project, command } = wire::read_quickly(line)?;
+        Some((id, Ready { room: house.open_room(&project)?, command }))
+    }
+
+    /// Whether it may wait for somebody else.
+    pub(crate) fn may_wait(&self) -> bool {
+        matches!(self.command, Command::Acquire(_))
+    }
+
+    /// What it comes to is written only where it goes out.
+    pub(crate) async fn carry_out(
+        self,
+        house: &Arc<House>,
+        peer: &Peer,
+    ) -> Result<Done, ErrorObject> {
+        commands::command(house, peer, &self.room, self.command).await
+    }
 }
 
 async fn command(house: &Arc<House>, peer: &Peer, method: &str, params: Box<RawValue>) -> Answered {

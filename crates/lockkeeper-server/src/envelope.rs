@@ -2,7 +2,8 @@
 
 use crate::{params::Text, refuse};
 use lockkeeper::wire::{ErrorObject, code};
-use serde::{Deserialize, Deserializer, Serialize};
+use lockkeeper_core::Answer;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// A request.
@@ -19,6 +20,15 @@ pub(crate) struct Request {
 pub(crate) struct NoRequest {
     pub(crate) id: Option<Box<RawValue>>,
     pub(crate) error: ErrorObject,
+}
+
+/// What is said in answer.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// What a command came to; written where it goes out.
+    Answer(Answer),
+    /// What is written already.
+    Raw(Box<RawValue>),
 }
 
 #[derive(Deserialize)]
@@ -91,26 +101,30 @@ fn nothing() -> Box<RawValue> {
 }
 
 /// Writes an answer as a line.
-pub(crate) fn write(
-    id: Option<&RawValue>,
-    result: &Result<Box<RawValue>, ErrorObject>,
-    to: &mut Vec<u8>,
-) {
+pub(crate) fn write(id: Option<&RawValue>, result: &Result<Said, ErrorObject>, to: &mut Vec<u8>) {
     to.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     to.extend_from_slice(id.map_or("null", RawValue::get).as_bytes());
-    match result {
-        Ok(result) => {
+    let before = to.len();
+    let written = match result {
+        Ok(said) => {
             to.extend_from_slice(br#","result":"#);
-            to.extend_from_slice(result.get().as_bytes());
+            match said {
+                Said::Answer(answer) => serde_json::to_writer(&mut *to, answer),
+                Said::Raw(raw) => {
+                    to.extend_from_slice(raw.get().as_bytes());
+                    Ok(())
+                }
+            }
         }
         Err(error) => {
             to.extend_from_slice(br#","error":"#);
-            let before = to.len();
-            if error.serialize(&mut serde_json::Serializer::new(&mut *to)).is_err() {
-                to.truncate(before);
-                to.extend_from_slice(br#"{"code":-32603,"message":"an error about an error"}"#);
-            }
+            serde_json::to_writer(&mut *to, error)
         }
+    };
+    if written.is_err() {
+        to.truncate(before);
+        let lost = br#","error":{"code":-32603,"message":"the answer cannot be written"}"#;
+        to.extend_from_slice(lost);
     }
     to.extend_from_slice(b"}\n");
 }

@@ -11,6 +11,7 @@ use crate::{
     ring::Rings,
     room::{Room, attached_in},
 };
+use foldhash::quality::RandomState;
 use lockkeeper::{
     LastEvent, LockManager, Unavailable,
     wire::{ErrorObject, Subscribe, Subscribed},
@@ -41,7 +42,7 @@ pub(crate) enum Phase {
 }
 
 /// Projects by their names; each is taken over once, by whoever asks first.
-type Rooms = HashMap<Arc<str>, Arc<OnceCell<Arc<Room>>>>;
+type Rooms = HashMap<Arc<str>, Arc<OnceCell<Arc<Room>>>, RandomState>;
 
 /// A server's inside, without its doors.
 pub struct House {
@@ -220,7 +221,13 @@ impl House {
 
     /// Something happened: the server is not idle.
     pub(crate) fn stir(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stir_at(Instant::now());
+    }
+
+    /// The same, for whoever knows what time it is.
+    pub(crate) fn stir_at(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.began);
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         self.stirred.store(now, Ordering::SeqCst);
         if self.wants_stir.load(Ordering::SeqCst) {
             self.stir.notify_one();

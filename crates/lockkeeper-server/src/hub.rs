@@ -7,6 +7,7 @@ use crate::{
     ring::{Follows, Rings},
     room::Room,
 };
+use foldhash::quality::RandomState;
 use lockkeeper::{Events, Heard, ProjectEvent, Unavailable};
 use std::{
     collections::HashMap,
@@ -14,6 +15,12 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
+
+/// How many events are heard before others have their turn.
+const AT_ONCE: usize = 64;
+
+/// Projects whose events were heard.
+type Known = HashMap<Arc<str>, Weak<Room>, RandomState>;
 
 /// Where listeners are entered.
 #[derive(Debug)]
@@ -65,18 +72,25 @@ impl Listening {
         let house = Arc::downgrade(house);
         tokio::spawn(async move {
             // Most events are of a project that had one lately.
-            let mut rooms: HashMap<Arc<str>, Weak<Room>> = HashMap::new();
+            let mut rooms = Known::default();
             loop {
                 tokio::select! {
                     heard = self.events.next() => {
                         let (Some(heard), Some(house)) = (heard, house.upgrade()) else { return };
                         self.heard(&house, &mut rooms, heard);
+                        // What came with it is heard with it, and nobody else waits for long.
+                        for _ in 0..AT_ONCE {
+                            let Some(heard) = self.events.try_next() else { break };
+                            self.heard(&house, &mut rooms, heard);
+                        }
+                        house.stir();
                     }
                     asked = self.catch_up.recv() => {
                         let (Some(tell), Some(house)) = (asked, house.upgrade()) else { return };
                         while let Some(heard) = self.events.try_next() {
                             self.heard(&house, &mut rooms, heard);
                         }
+                        house.stir();
                         let _ = tell.send(());
                     }
                 }
@@ -84,7 +98,7 @@ impl Listening {
         });
     }
 
-    fn heard(&self, house: &Arc<House>, rooms: &mut HashMap<Arc<str>, Weak<Room>>, heard: Heard) {
+    fn heard(&self, house: &Arc<House>, rooms: &mut Known, heard: Heard) {
         match heard {
             Heard::Event(event) => {
                 let room = rooms.get(&event.project_id).and_then(Weak::upgrade);
@@ -109,7 +123,6 @@ impl Listening {
                 }
             }
         }
-        house.stir();
     }
 
     fn pass_on(&self, event: Arc<ProjectEvent>) -> Follows {

@@ -1,6 +1,7 @@
 //! The latest events of each project, so that whoever was away can be told what happened
 //! meanwhile, and whoever listens slowly costs no memory of its own.
 
+use foldhash::quality::RandomState;
 use lockkeeper::ProjectEvent;
 use std::{
     collections::{HashMap, VecDeque},
@@ -56,7 +57,7 @@ struct Ring {
 #[derive(Debug)]
 pub(crate) struct Rings {
     max: usize,
-    rings: Mutex<HashMap<Arc<str>, Ring>>,
+    rings: Mutex<HashMap<Arc<str>, Ring, RandomState>>,
 }
 
 impl Rings {
@@ -64,7 +65,7 @@ impl Rings {
         Rings { max: max.max(1), rings: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Ring>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Ring, RandomState>> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,6 +2,7 @@
 //! believe to hold, so that they hear of what they lose.
 
 use crate::{asked::Asked, link::Link};
+use foldhash::fast::RandomState;
 use lockkeeper::{Grants, List, Lost, Project, Sessions, Unavailable, wire::Note};
 use lockkeeper_core::{
     Grant, LockId, LockNews, News, Refusal, SessionId, SessionKind, TicketId, Timestamp,
@@ -20,11 +21,14 @@ const REMEMBERED: usize = 1024;
 pub(crate) struct Room {
     name: Arc<str>,
     pub(crate) project: Project,
-    sessions: Mutex<HashMap<SessionId, Record>>,
+    sessions: Mutex<Records>,
     /// Held while an agent's session is looked for and, if there is none, opened.
     pub(crate) reuse: tokio::sync::Mutex<()>,
     pub(crate) asked: Arc<Asked>,
 }
+
+/// By the numbers that the daemon gave them: nobody can choose them so that they collide.
+type Records = HashMap<SessionId, Record, RandomState>;
 
 /// What is known of a session: of each attached one, and of others while they ask for something.
 #[derive(Default)]
@@ -38,9 +42,9 @@ struct Record {
     bound: u64,
     is_ending: bool,
     /// What its client knows to hold.
-    holds: HashSet<LockId>,
+    holds: HashSet<LockId, RandomState>,
     /// What its client is giving back.
-    releasing: HashSet<LockId>,
+    releasing: HashSet<LockId, RandomState>,
     /// How many of its calls may be answered with a grant, and what was heard meanwhile: the
     /// news may be faster than the answer it is about.
     asking: usize,
@@ -93,7 +97,7 @@ impl Room {
         &self.name
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Record>> {
+    fn lock(&self) -> MutexGuard<'_, Records> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,7 +149,7 @@ impl Room {
         record.owner = Some(link.clone());
         record.holds.clear();
         record.asking += 1;
-        Ok(Asking { room: self.clone(), session })
+        Ok(Asking { room: self.clone(), session, is_over: false })
     }
 
     /// It was attached for nothing, and is an orphan again: when it must be looked at.
@@ -207,9 +211,7 @@ impl Room {
 
     /// Whether a session ends with this connection, or lingers behind it.
     pub(crate) fn lives_by(&self, session: SessionId, link: Option<&Arc<Link>>) -> bool {
-        let sessions = self.lock();
-        let owner = sessions.get(&session).and_then(|record| record.owner.as_ref());
-        matches!((owner, link), (Some(owner), Some(link)) if Arc::ptr_eq(owner, link))
+        self.lock().get(&session).is_some_and(|record| record.lives_by(link))
     }
 
     /// A call begins that may be answered with a grant, or, if it is cut in slices, with a ticket.
@@ -220,7 +222,7 @@ impl Room {
             true => sessions.entry(session).or_default().asking += 1,
             false => sessions.get_mut(&session)?.asking += 1,
         }
-        Some(Asking { room: self.clone(), session })
+        Some(Asking { room: self.clone(), session, is_over: false })
     }
 
     /// A call waits on the ticket.
@@ -230,13 +232,21 @@ impl Room {
         }
     }
 
-    /// A client gives a hold back: that it is over then is no news.
-    pub(crate) fn releasing(&self, session: SessionId, lock: LockId) {
-        if let Some(record) = self.lock().get_mut(&session)
-            && record.holds.remove(&lock)
-        {
+    /// A client gives a hold back, of a session that lives by its connection: that it is over then
+    /// is no news. False if it is another session.
+    pub(crate) fn releasing(
+        &self,
+        session: SessionId,
+        lock: LockId,
+        link: Option<&Arc<Link>>,
+    ) -> bool {
+        let mut sessions = self.lock();
+        let record = sessions.get_mut(&session).filter(|record| record.lives_by(link));
+        let Some(record) = record else { return false };
+        if record.holds.remove(&lock) {
             record.releasing.insert(lock);
         }
+        true
     }
 
     /// It has not; `is_held` if it holds it still.
@@ -371,6 +381,10 @@ impl Room {
 }
 
 impl Record {
+    fn lives_by(&self, link: Option<&Arc<Link>>) -> bool {
+        matches!((&self.owner, link), (Some(owner), Some(link)) if Arc::ptr_eq(owner, link))
+    }
+
     fn say_lost(&self, project: &Arc<str>, session: SessionId, lock: LockId, why: Lost) {
         if let Some(owner) = &self.owner {
             owner.say(&Note::Lost { project: project.clone(), session, lock, why });
@@ -398,19 +412,29 @@ impl Record {
 pub(crate) struct Asking {
     room: Arc<Room>,
     session: SessionId,
+    is_over: bool,
 }
 
 impl Asking {
     /// The client is told of grants: from now on it hears when they are over. What it should have
     /// heard already, it hears behind the answer.
-    pub(crate) fn granted(&self, grants: &[&Grant]) {
+    pub(crate) fn granted<'a>(mut self, grants: impl Iterator<Item = &'a Grant>) {
+        // Here, while the sessions are locked anyway.
+        self.is_over = true;
         let mut sessions = self.room.lock();
         let Some(record) = sessions.get_mut(&self.session) else { return };
-        if record.owner.is_none() {
-            return;
+        if record.owner.is_some() {
+            self.tell(record, grants);
         }
+        self.is_over_in(&mut sessions);
+    }
+
+    fn tell<'a>(&self, record: &mut Record, grants: impl Iterator<Item = &'a Grant>) {
         for grant in grants {
             record.holds.insert(grant.lock);
+            if record.early.is_empty() {
+                continue;
+            }
             let early = std::mem::take(&mut record.early);
             let (mine, others) = early.into_iter().partition(|early| match early {
                 Early::Over(lock, _) | Early::Revoking(lock, _) => *lock == grant.lock,
@@ -450,7 +474,14 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        let mut sessions = self.room.lock();
+        if !self.is_over {
+            self.is_over_in(&mut self.room.lock());
+        }
+    }
+}
+
+impl Asking {
+    fn is_over_in(&self, sessions: &mut Records) {
         let Some(record) = sessions.get_mut(&self.session) else { return };
         record.asking = record.asking.saturating_sub(1);
         if record.asking == 0 {

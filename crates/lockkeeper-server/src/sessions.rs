@@ -162,7 +162,7 @@ pub(crate) async fn attach(
             return Err(refuse::unavailable(&why));
         }
     };
-    asking.granted(&grants.iter().collect::<Vec<_>>());
+    asking.granted(grants.iter());
     Ok(Attached { grants })
 }
 

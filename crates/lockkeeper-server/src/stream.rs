@@ -1,14 +1,24 @@
 //! The two kinds of connections, as one.
 
-use futures_util::FutureExt;
-use std::io;
+use std::{
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
 use tokio::{
-    io::{AsyncReadExt, Interest, Ready},
+    io::{AsyncRead, Interest, ReadBuf, Ready},
     net::{TcpStream, UnixStream},
 };
 
 /// What is read at once.
 const READ: usize = 16 * 1024;
+
+/// Room for a piece. It is on the stack: a connection that says nothing needs no buffer. And it is
+/// not cleared: most pieces are short.
+pub(crate) const fn space() -> [MaybeUninit<u8>; READ] {
+    [MaybeUninit::uninit(); READ]
+}
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -31,23 +41,19 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, a piece at most. None if nothing is there yet.
-    pub(crate) fn try_read(&mut self, take: impl FnOnce(&[u8])) -> io::Result<Option<usize>> {
-        // On the stack: a connection that says nothing needs no buffer.
-        let mut piece = [0; READ];
+    /// Reads what is there, a piece at most, and says how much it was. None if nothing is there
+    /// yet.
+    pub(crate) fn try_read(&mut self, piece: &mut ReadBuf<'_>) -> io::Result<Option<usize>> {
         // Read in this way the runtime learns from a short piece that there is no more for now, and
-        // does not ask the system in vain.
+        // does not ask the system in vain. Who is to be woken is told elsewhere.
+        let mut nobody = Context::from_waker(Waker::noop());
         let read = match self {
-            Stream::Unix(stream) => stream.read(&mut piece).now_or_never(),
-            Stream::Tcp(stream) => stream.read(&mut piece).now_or_never(),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(&mut nobody, piece),
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(&mut nobody, piece),
         };
         match read {
-            Some(Ok(count)) => {
-                take(&piece[..count]);
-                Ok(Some(count))
-            }
-            Some(Err(error)) => Err(error),
-            None => Ok(None),
+            Poll::Ready(read) => read.map(|()| Some(piece.filled().len())),
+            Poll::Pending => Ok(None),
         }
     }
 
