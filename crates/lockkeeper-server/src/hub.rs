@@ -69,8 +69,8 @@ impl Hub {
 impl Listening {
     /// Hears, for as long as there is a house.
     pub(crate) fn begin(mut self, house: &Arc<House>) {
-        let house = Arc::downgrade(house);
-        tokio::spawn(async move {
+        let (house, post) = (Arc::downgrade(house), house.post.clone());
+        tokio::spawn(post.reach(async move {
             // Most events are of a project that had one lately.
             let mut rooms = Known::default();
             loop {
@@ -95,7 +95,7 @@ impl Listening {
                     }
                 }
             }
-        });
+        }));
     }
 
     fn heard(&self, house: &Arc<House>, rooms: &mut Known, heard: Heard) {

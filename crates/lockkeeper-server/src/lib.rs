@@ -56,6 +56,7 @@ mod idle;
 mod line;
 mod link;
 mod params;
+mod post;
 mod refuse;
 mod ring;
 mod room;

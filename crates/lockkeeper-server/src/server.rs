@@ -229,7 +229,8 @@ macro_rules! door {
             let (stream, judged): (Stream, Result<Gate, ErrorObject>) = $judge;
             match judged.and_then(|gate| has_room(&house).map(|()| gate)) {
                 Ok(gate) => {
-                    tokio::spawn(serve(house.clone(), stream, gate));
+                    let post = house.post.clone();
+                    tokio::spawn(post.reach(serve(house.clone(), stream, gate)));
                 }
                 Err(error) => {
                     if let Ok(permit) = told.clone().try_acquire_owned() {
