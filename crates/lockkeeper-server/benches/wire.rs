@@ -1,18 +1,19 @@
 //! What the wire costs: `cargo bench -p lockkeeper-server --bench wire`.
 //!
-//! Pairs of acquire and release, each answered, over a Unix socket beside the same in one process.
-//! Both keep their locks in memory, so that it is the way that is measured and not the disk; with
-//! `-- durable` both write them to one. Figures are medians of rounds, with the quarters.
+//! Pairs of acquire and release, each answered, over a Unix socket beside the same in one process:
+//! by clients that write and read bare lines, and by the library's handles. All keep their locks in
+//! memory, so that it is the way that is measured and not the disk; with `-- durable` all write
+//! them to one. Figures are medians of rounds, with the quarters; the CPU is that of one thread.
 
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::print_stdout, reason = "it prints what it measured")]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails is not one")]
 
-use lockkeeper::{Config, LockManager, Resource, wire::Open};
+use lockkeeper::{Config, LockManager, Resource, Session, wire::Open};
 use lockkeeper_core::OpenSession;
 use lockkeeper_server::{Server, ServerConfig};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -30,24 +31,43 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     println!("pairs/s, one process beside a socket (its clients share the machine with it)");
     for clients in [1, 16, 64] {
-        let (mut inside, mut outside, mut costs) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut inside, mut lines, mut handles) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rounds {
             let folder = tempfile::tempdir().unwrap();
             inside.push(runtime.block_on(embedded(manager(folder.path(), is_durable), clients)));
             let folder = tempfile::tempdir().unwrap();
-            let (rate, cost) = served(folder.path(), is_durable, clients);
-            outside.push(rate);
-            costs.push(cost);
+            lines.push(served(folder.path(), is_durable, clients, Client::Lines));
+            let folder = tempfile::tempdir().unwrap();
+            handles.push(served(folder.path(), is_durable, clients, Client::Handles));
         }
-        let ratio: Vec<f64> = inside.iter().zip(&outside).map(|(one, two)| two / one).collect();
-        println!(
-            "  {clients:>3} connections   embedded {}   socket {}   ratio {}   µs of CPU a pair {}",
-            quarters(inside, 0),
-            quarters(outside, 0),
-            quarters(ratio, 2),
-            quarters(costs, 1)
-        );
+        println!("  {clients:>3} connections   embedded {}", quarters(inside.iter().copied(), 0));
+        for (what, figures) in [("bare lines", lines), ("handles", handles)] {
+            let ratio = inside.iter().zip(&figures).map(|(one, two)| two.rate / one);
+            println!(
+                "      {what:<12} {}   ratio {}   µs of CPU a pair: server {}, clients {}",
+                quarters(figures.iter().map(|one| one.rate), 0),
+                quarters(ratio, 2),
+                quarters(figures.iter().map(|one| one.server), 1),
+                quarters(figures.iter().map(|one| one.client), 1)
+            );
+        }
     }
+}
+
+/// What is at the other end of the socket.
+#[derive(Clone, Copy)]
+enum Client {
+    /// As little as can be.
+    Lines,
+    /// A manager each.
+    Handles,
+}
+
+/// Pairs a second, and microseconds of CPU a pair.
+struct Served {
+    rate: f64,
+    server: f64,
+    client: f64,
 }
 
 async fn manager(folder: &Path, is_durable: bool) -> LockManager {
@@ -61,22 +81,28 @@ async fn embedded(manager: impl Future<Output = LockManager>, clients: usize) ->
     let manager = manager.await;
     let mut tasks = tokio::task::JoinSet::new();
     for at in 0..clients {
-        let session = manager.session("bench", &format!("agent-{at}")).await.unwrap();
-        tasks.spawn(async move {
-            let name = Resource::file(&format!("own/{at}"));
-            let (start, mut count) = (Instant::now(), 0u64);
-            while start.elapsed() < ROUND {
-                session.acquire(name.clone()).await.unwrap().release().await.unwrap();
-                count += 1;
-            }
-            count as f64 / start.elapsed().as_secs_f64()
-        });
+        tasks.spawn(pairs(manager.session("bench", &format!("agent-{at}")).await.unwrap(), at));
     }
     tasks.join_all().await.iter().sum()
 }
 
+async fn handles(socket: PathBuf, at: usize) -> f64 {
+    let manager = LockManager::connect(socket).await.unwrap();
+    pairs(manager.session("bench", &format!("agent-{at}")).await.unwrap(), at).await
+}
+
+async fn pairs(session: Session, at: usize) -> f64 {
+    let name = Resource::file(&format!("own/{at}"));
+    let (start, mut count) = (Instant::now(), 0u64);
+    while start.elapsed() < ROUND {
+        session.acquire(name.clone()).await.unwrap().release().await.unwrap();
+        count += 1;
+    }
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
 /// The server and its clients each have a runtime of one thread, as processes of their own would.
-fn served(folder: &Path, is_durable: bool, clients: usize) -> (f64, f64) {
+fn served(folder: &Path, is_durable: bool, clients: usize, kind: Client) -> Served {
     let one_thread = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let socket = folder.join("run/it.sock");
     std::thread::scope(|scope| {
@@ -94,16 +120,21 @@ fn served(folder: &Path, is_durable: bool, clients: usize) -> (f64, f64) {
         };
         let server = thread.spawn_scoped(scope, serve).unwrap();
         let stopper = is_started.recv().unwrap();
+        let before = busy();
         let rate: f64 = one_thread().block_on(async {
             let mut tasks = tokio::task::JoinSet::new();
             for at in 0..clients {
-                tasks.spawn(client(UnixStream::connect(path).await.unwrap(), at));
+                match kind {
+                    Client::Lines => tasks.spawn(lines(path.clone(), at)),
+                    Client::Handles => tasks.spawn(handles(path.clone(), at)),
+                };
             }
             tasks.join_all().await.iter().sum()
         });
-        stopper.stop();
         let pairs = rate * ROUND.as_secs_f64();
-        (rate, server.join().unwrap() / pairs)
+        let client = (busy() - before) / pairs;
+        stopper.stop();
+        Served { rate, server: server.join().unwrap() / pairs, client }
     })
 }
 
@@ -114,8 +145,8 @@ fn busy() -> f64 {
     nanos.map_or(f64::NAN, |nanos| nanos / 1000.0)
 }
 
-async fn client(stream: UnixStream, at: usize) -> f64 {
-    let (read, mut write) = stream.into_split();
+async fn lines(socket: PathBuf, at: usize) -> f64 {
+    let (read, mut write) = UnixStream::connect(socket).await.unwrap().into_split();
     let mut read = BufReader::new(read);
     let mut told = String::new();
     let mut line = Vec::new();
@@ -153,7 +184,8 @@ async fn client(stream: UnixStream, at: usize) -> f64 {
 }
 
 /// The median, and between which figures the middle half lies.
-fn quarters(mut figures: Vec<f64>, digits: usize) -> String {
+fn quarters(figures: impl Iterator<Item = f64>, digits: usize) -> String {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
     let at = |part: f64| figures[((figures.len() - 1) as f64 * part).round() as usize];
     format!("{:.digits$} ({:.digits$} to {:.digits$})", at(0.5), at(0.25), at(0.75))
