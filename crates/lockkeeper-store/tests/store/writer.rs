@@ -386,7 +386,7 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
         std::thread::sleep(Duration::from_millis(1));
         let (told, hears) = channel();
         writer.submit(&claim, turn(&mut table), move |outcome| {
-            outcome.expect("it is written");
+            drop(outcome.expect("it is written"));
             told.send(std::thread::current().id()).unwrap();
         });
         // Whoever wrote it: here only if it was told before the call returned.
