@@ -8,8 +8,8 @@
 //! the states come to an end, those of any length.
 //!
 //! The short version runs with the other tests. The long one needs an optimised build:
-//! `LOCKKEEPER_EXHAUSTIVE=3 cargo test --release -p lockkeeper-sim --test exhaustive -- --nocapture`
-//! goes three steps further.
+//! `LOCKKEEPER_EXHAUSTIVE=2 cargo test --release -p lockkeeper-sim --test exhaustive` goes two
+//! steps further.
 //!
 //! [`LockTable`]: lockkeeper_core::LockTable
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that says how much it saw")]

@@ -3,7 +3,7 @@
 use crate::scenes::Scene;
 use lockkeeper_core::{
     Answer, Command, DeclareCapacity, EndCause, EndSession, Fact, LeaveCause, LockId, LockMode,
-    LockTable, Refusal, ReleaseCause, Resource, SessionId, TicketId, Timestamp, WaitEdge,
+    LockTable, ReleaseCause, Resource, SessionId, TicketId, Timestamp, WaitEdge,
 };
 use lockkeeper_sim::{Bench, Checked, Input, Invariant, Model, Policy, Turn, Violation};
 use stateright::{Checker as _, HasDiscoveries, Model as World, Property};
@@ -463,56 +463,53 @@ impl Search {
     }
 
     fn count(&self, before: &Model, after: &Model, input: &Input, turn: &Turn) {
-        let tally = |kind: Kind, times: usize| {
-            self.happened[kind as usize].fetch_add(times as u64, Ordering::Relaxed);
-        };
-        let facts =
-            |is: fn(&Fact) -> bool| turn.records.iter().filter(|record| is(&record.fact)).count();
-        tally(Kind::Granted, facts(|fact| matches!(fact, Fact::Granted(_))));
-        tally(Kind::Queued, facts(|fact| matches!(fact, Fact::Queued(_))));
-        tally(Kind::Reentered, facts(|fact| matches!(fact, Fact::Reentered { .. })));
-        tally(Kind::SessionEnded, facts(|fact| matches!(fact, Fact::SessionEnded { .. })));
-        tally(Kind::Deadlock, facts(|fact| matches!(fact, Fact::DeadlockFound(_))));
-        tally(Kind::Renewed, facts(|fact| matches!(fact, Fact::Renewed { .. })));
-        tally(Kind::Declared, facts(|fact| matches!(fact, Fact::WaitDeclared { .. })));
-        tally(Kind::Revoking, facts(|fact| matches!(fact, Fact::RevocationSet { .. })));
-        let left = |fact: &Fact, why: LeaveCause| matches!(fact, Fact::Left { cause, .. } if *cause == why);
-        tally(
-            Kind::Cancelled,
-            turn.records.iter().filter(|r| left(&r.fact, LeaveCause::Cancelled)).count(),
-        );
-        tally(
-            Kind::TimedOut,
-            turn.records.iter().filter(|r| left(&r.fact, LeaveCause::TimedOut)).count(),
-        );
-        tally(
-            Kind::Abandoned,
-            turn.records.iter().filter(|r| left(&r.fact, LeaveCause::Abandoned)).count(),
-        );
-        let is_over =
-            |fact: &Fact| matches!(fact, Fact::Released { cause: ReleaseCause::Expired, .. });
-        tally(Kind::Expired, facts(is_over));
-        tally(
-            Kind::Unlocked,
-            facts(|fact| matches!(fact, Fact::Released { cause: ReleaseCause::Forced { .. }, .. })),
-        );
-        let stronger = |fact: &Fact, up: bool| matches!(fact, Fact::Converted { mode, .. } if (*mode == LockMode::Exclusive) == up);
-        tally(Kind::Upgraded, turn.records.iter().filter(|r| stronger(&r.fact, true)).count());
-        tally(Kind::Downgraded, turn.records.iter().filter(|r| stronger(&r.fact, false)).count());
-        let queued =
-            |reply: &&lockkeeper_core::Reply| matches!(reply.outcome, Ok(Answer::Queued { .. }));
-        tally(Kind::Sliced, turn.replies.iter().filter(queued).count());
-        let together = |reply: &&lockkeeper_core::Reply| matches!(&reply.outcome, Ok(Answer::Granted(grants)) if grants.len() > 1);
-        tally(Kind::BatchGranted, turn.replies.iter().filter(together).count());
-        tally(Kind::Cleared, (after.cleared() - before.cleared()) as usize);
-        tally(Kind::Crashed, usize::from(matches!(input, Input::Crash(..))));
-        let asked_again = matches!(input, Input::Command(_, Command::Acquire(ask)) if ask.options.request_id.is_some())
-            && turn.records.is_empty()
-            && turn.replies.iter().any(|reply| {
-                matches!(&reply.outcome, Ok(Answer::Granted(_)) | Err(Refusal::SessionEnded { .. }))
-            });
-        tally(Kind::Retried, usize::from(asked_again));
+        for kind in turn.records.iter().filter_map(|record| kind_of(&record.fact)) {
+            self.tally(kind, 1);
+        }
+        for reply in &turn.replies {
+            match &reply.outcome {
+                Ok(Answer::Queued { .. }) => self.tally(Kind::Sliced, 1),
+                Ok(Answer::Granted(grants)) if grants.len() > 1 => {
+                    self.tally(Kind::BatchGranted, 1);
+                }
+                Ok(Answer::Granted(_)) if turn.records.is_empty() && asks_by_id(input) => {
+                    self.tally(Kind::Retried, 1);
+                }
+                _ => {}
+            }
+        }
+        self.tally(Kind::Cleared, after.cleared() - before.cleared());
+        self.tally(Kind::Crashed, u64::from(matches!(input, Input::Crash(..))));
     }
+
+    fn tally(&self, kind: Kind, times: u64) {
+        self.happened[kind as usize].fetch_add(times, Ordering::Relaxed);
+    }
+}
+
+fn asks_by_id(input: &Input) -> bool {
+    matches!(input, Input::Command(_, Command::Acquire(ask)) if ask.options.request_id.is_some())
+}
+
+fn kind_of(fact: &Fact) -> Option<Kind> {
+    Some(match fact {
+        Fact::Granted(_) => Kind::Granted,
+        Fact::Queued(_) => Kind::Queued,
+        Fact::Reentered { .. } => Kind::Reentered,
+        Fact::SessionEnded { .. } => Kind::SessionEnded,
+        Fact::DeadlockFound(_) => Kind::Deadlock,
+        Fact::Renewed { .. } => Kind::Renewed,
+        Fact::WaitDeclared { .. } => Kind::Declared,
+        Fact::RevocationSet { .. } => Kind::Revoking,
+        Fact::Left { cause: LeaveCause::Cancelled, .. } => Kind::Cancelled,
+        Fact::Left { cause: LeaveCause::TimedOut, .. } => Kind::TimedOut,
+        Fact::Left { cause: LeaveCause::Abandoned, .. } => Kind::Abandoned,
+        Fact::Released { cause: ReleaseCause::Expired, .. } => Kind::Expired,
+        Fact::Released { cause: ReleaseCause::Forced { .. }, .. } => Kind::Unlocked,
+        Fact::Converted { mode: LockMode::Exclusive, .. } => Kind::Upgraded,
+        Fact::Converted { .. } => Kind::Downgraded,
+        _ => return None,
+    })
 }
 
 /// An edge by the places of its ends.

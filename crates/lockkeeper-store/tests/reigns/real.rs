@@ -172,14 +172,9 @@ impl Both {
             assert_eq!(seq, u64::from(due.seq));
         }
         let live = "SELECT token FROM resource_locks WHERE released_at IS NULL";
-        let live: Vec<u64> = self
-            .file
-            .prepare(live)
-            .unwrap()
-            .query_map([], |row| row.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let mut live = self.file.prepare(live).unwrap();
+        let live = live.query_map([], |row| row.get(0)).unwrap();
+        let live: Vec<u64> = live.map(Result::unwrap).collect();
         let live: Vec<(u8, u8)> = live.into_iter().map(|raw| small(Token::from_u64(raw))).collect();
         let held: Vec<(u8, u8)> = due.live.iter().map(|hold| hold.token).collect();
         assert_eq!(live, held);
@@ -210,7 +205,9 @@ proptest! {
     /// I16 and I15 on the real thing: what is refused, what is written, and what is live afterwards
     /// are the same as in the world that was searched.
     #[test]
-    fn real_stores_do_what_the_protocol_says(choices in prop::collection::vec(any::<u16>(), 10..160)) {
+    fn real_stores_do_what_the_protocol_says(
+        choices in prop::collection::vec(any::<u16>(), 10..160),
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let mut both = Both::open(&folder.path().join("locks.db"));
         let world = Protocol::new(BOUNDS, None);
