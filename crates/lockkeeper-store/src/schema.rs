@@ -16,7 +16,7 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps!["0001_resource_locks", "0002_tasks"];
+const STEPS: &[Step] = steps!["0001_resource_locks", "0002_tasks", "0003_cheaper_grants"];
 
 /// The newest schema this program knows.
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;

@@ -1,8 +1,8 @@
 //! Migrations, copies, and what the tables refuse by themselves.
 
-use crate::life::{Project, ask, held, open};
+use crate::life::{Project, ask, give_back, held, open};
 use lockkeeper_core::*;
-use lockkeeper_store::{OpenOptions, SqliteStore, StoreError, migrate};
+use lockkeeper_store::{OpenOptions, SqliteStore, Store, StoreError, migrate};
 use rusqlite::Connection;
 use std::{fs, path::Path};
 
@@ -11,6 +11,7 @@ use std::{fs, path::Path};
 const RELEASED: &[(&str, &str)] = &[
     ("0001_resource_locks", "aecb765f7c6369d863f79b6fe893d154"),
     ("0002_tasks", "62f5a3ba219059a2185387032cd4cef5"),
+    ("0003_cheaper_grants", "5145040a0eabae0ff23b4fac396042b5"),
 ];
 
 /// FNV-1a, 128 bits, carriage returns left out.
@@ -141,7 +142,7 @@ fn a_migration_copies_first_and_says_what_it_did() {
     old_file(&path);
     let report = migrate(&path, Some(copy.clone())).unwrap();
     assert_eq!((report.from, report.to), (1, RELEASED.len() as u32));
-    assert_eq!(report.applied, ["0002_tasks"]);
+    assert_eq!(report.applied, ["0002_tasks", "0003_cheaper_grants"]);
     assert_eq!(report.backup.as_deref(), Some(copy.as_path()));
     let version = |path: &Path| {
         let db = Connection::open(path).unwrap();
@@ -158,6 +159,111 @@ fn a_migration_copies_first_and_says_what_it_did() {
     assert!(refused.to_string().contains("before.db"), "{refused}");
     assert!(refused.to_string().contains("never replaces"), "{refused}");
     assert_eq!(version(&copy), 1);
+}
+
+/// A file as it was before grants got cheaper, with everything that is in another file.
+fn before_cheaper_grants(path: &Path, from: &Path) {
+    old_file(path);
+    let db = Connection::open(path).unwrap();
+    let tasks = fs::read_to_string(folder_of_migrations().join("0002_tasks.sql")).unwrap();
+    db.execute_batch(&tasks).unwrap();
+    let row = (2, RELEASED[1].0, RELEASED[1].1, "2026-01-01T00:00:00.000Z");
+    db.execute("INSERT INTO schema_history VALUES (?1, ?2, ?3, ?4)", row).unwrap();
+    db.execute_batch("PRAGMA user_version = 2; DELETE FROM projects").unwrap();
+    db.execute("ATTACH ?1 AS new", [from.to_str().unwrap()]).unwrap();
+    for table in [
+        "projects",
+        "lock_meta",
+        "lock_tickets",
+        "sessions",
+        "declared_waits",
+        "resource_capacities",
+        "audit_log",
+        "tasks",
+    ] {
+        db.execute_batch(&format!("INSERT INTO {table} SELECT * FROM new.{table}")).unwrap();
+    }
+    let of = "PRAGMA table_info(resource_locks)";
+    let mut columns = db.prepare(of).unwrap();
+    let columns = columns.query_map([], |row| row.get::<_, String>(1)).unwrap();
+    let columns = columns.map(Result::unwrap).collect::<Vec<_>>().join(", ");
+    // In another order than they were written, and with gaps.
+    db.execute_batch(&format!(
+        "INSERT INTO resource_locks (rowid, {columns})
+         SELECT 10 * rowid, {columns} FROM new.resource_locks ORDER BY rowid DESC"
+    ))
+    .unwrap();
+}
+
+/// Live holds of all modes, counted, cut and revoked ones, and what is over: all of it is there
+/// after the table was built anew, in its order.
+#[test]
+fn i15_a_migration_of_the_holds_loses_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (new, old) = (folder.path().join("new.db"), folder.path().join("old.db"));
+    let mut store = open(&new);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let bob = project.open_session(&mut store, "bob");
+    let mut turn = |command: Command| project.turn(&mut store, command).unwrap();
+    let with = |mode, name: &str| Acquire { mode, ..ask(ann, name) };
+    turn(DeclareCapacity { resource: Resource::llm("m"), capacity: Some(4) }.into());
+    for (mode, name) in [
+        (LockMode::Shared, "file:shared"),
+        (LockMode::Update, "file:update"),
+        (LockMode::Exclusive, "file:exclusive"),
+        (LockMode::Permit(3), "llm:m"),
+    ] {
+        let options = AskOptions {
+            reason: Some(format!("it's \"{name}\"").into()),
+            metadata: Some("{\"a\":1}".into()),
+            request_id: Some(RequestId::new(name.bytes().map(u128::from).sum())),
+            reentrant: true,
+            ..AskOptions::default()
+        };
+        turn(Acquire { options, ..with(mode, name) }.into());
+        turn(ask(bob, &format!("file:over {name}")).into());
+    }
+    let counted = AskOptions { reentrant: true, ..AskOptions::default() };
+    turn(Acquire { options: counted, ..with(LockMode::Exclusive, "file:exclusive") }.into());
+    let over = project.table.list();
+    for hold in over.iter().filter(|hold| hold.session == bob) {
+        project.turn(&mut store, give_back(bob, hold.lock)).unwrap();
+    }
+    let waits = project.turn(&mut store, ask(bob, "file:exclusive")).unwrap();
+    assert!(waits.is_empty(), "{waits:?}");
+    let rows = |path: &Path| -> Vec<Vec<rusqlite::types::Value>> {
+        let db = Connection::open(path).unwrap();
+        let mut all = db.prepare("SELECT * FROM resource_locks ORDER BY rowid").unwrap();
+        let width = all.column_count();
+        let all = all.query_map([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap();
+        all.map(Result::unwrap).collect()
+    };
+    before_cheaper_grants(&old, &new);
+    let before = rows(&old);
+    assert_eq!((before.len(), &before), (8, &rows(&new)));
+    assert_eq!(migrate(&old, None).unwrap().applied, ["0003_cheaper_grants"]);
+    assert_eq!(rows(&old), before);
+    let db = Connection::open(&old).unwrap();
+    let numbers = "SELECT group_concat(rowid) FROM (SELECT rowid FROM resource_locks ORDER BY 1)";
+    let numbers: String = db.query_row(numbers, [], |row| row.get(0)).unwrap();
+    assert_eq!(numbers, "10,20,30,40,50,60,70,80");
+    let schema = |path: &Path| -> Vec<(String, String)> {
+        let db = Connection::open(path).unwrap();
+        let sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name";
+        let mut all = db.prepare(sql).unwrap();
+        let all = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        all.map(Result::unwrap).filter(|(name, _)| name != "schema_history").collect()
+    };
+    assert_eq!(schema(&old), schema(&new));
+    let check = |sql: &str| db.query_row(sql, [], |row| row.get::<_, String>(0));
+    assert_eq!(check("PRAGMA integrity_check").unwrap(), "ok");
+    assert!(check("PRAGMA foreign_key_check").is_err(), "no row is without its project");
+    drop(db);
+    let mut migrated = open(&old);
+    let (of_new, of_old) = (store.claim("p").unwrap(), migrated.claim("p").unwrap());
+    assert_eq!(migrated.load(&of_old).unwrap(), store.load(&of_new).unwrap());
+    assert_eq!(held(&old, "p").len(), 4);
 }
 
 /// Half a copy would be taken for a whole one.
@@ -291,6 +397,49 @@ fn the_audit_log_can_only_grow() {
     db.execute("DELETE FROM audit_log WHERE id = 1", []).unwrap();
     assert!(refused("DELETE FROM audit_log").contains("append-only"), "the newest row stays");
     assert!(db.execute("INSERT INTO audit_horizon VALUES (2, 'z')", []).is_err());
+}
+
+/// No way of adding a row changes one that is there, alone or among others, in any program.
+#[test]
+fn a_row_of_the_audit_log_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    drop(with_a_hold(&path));
+    let db = Connection::open(&path).unwrap();
+    let rows = |upto: i64| -> Vec<(i64, String, String)> {
+        let sql = "SELECT id, event_type, details FROM audit_log WHERE id <= ?1 ORDER BY id";
+        let mut all = db.prepare(sql).unwrap();
+        let all = all.query_map([upto], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        all.map(Result::unwrap).collect()
+    };
+    let before = rows(i64::MAX);
+    let newest = before.len() as i64;
+    assert!(newest > 1);
+    let columns = "(id, project_id, event_type, event_time, details)";
+    for id in [1, newest] {
+        for how in ["INSERT OR REPLACE INTO", "REPLACE INTO", "INSERT OR FAIL INTO", "INSERT INTO"]
+        {
+            let one = format!("{how} audit_log {columns} VALUES ({id}, 'p', 'lie', '', '{{}}')");
+            let refused = db.execute(&one, []).unwrap_err().to_string();
+            assert!(refused.contains("append-only"), "{one}: {refused}");
+            let several = format!(
+                "{how} audit_log {columns} SELECT column1, 'p', 'lie', '', '{{}}'
+                 FROM (VALUES (NULL), ({id}))"
+            );
+            let refused = db.execute(&several, []).unwrap_err().to_string();
+            assert!(refused.contains("append-only"), "{several}: {refused}");
+        }
+        let upsert = format!(
+            "INSERT INTO audit_log {columns} VALUES ({id}, 'p', 'lie', '', '{{}}')
+             ON CONFLICT DO UPDATE SET details = excluded.details"
+        );
+        assert!(db.execute(&upsert, []).unwrap_err().to_string().contains("append-only"));
+        let ignored = format!(
+            "INSERT OR IGNORE INTO audit_log {columns} VALUES ({id}, 'p', 'lie', '', '{{}}')"
+        );
+        let _ = db.execute(&ignored, []);
+    }
+    assert_eq!(rows(newest), before);
 }
 
 /// What the file says of a task comes from the claim that moved it.
