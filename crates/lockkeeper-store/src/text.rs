@@ -1,7 +1,7 @@
 //! How ids and times are written. Both are written with every row, so neither allocates.
 
 use chrono::DateTime;
-use lockkeeper_core::{LockId, Timestamp};
+use lockkeeper_core::{LockId, RequestId, Timestamp};
 use rusqlite::{ToSql, types::ToSqlOutput, types::ValueRef};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -67,6 +67,62 @@ impl ToSql for IdText {
     }
 }
 
+/// A request id as it displays: hexadecimal, without zeros in front.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RequestText {
+    text: [u8; 32],
+    from: usize,
+}
+
+impl RequestText {
+    /// The characters; all of them are ASCII.
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[self.from..]).unwrap_or_default()
+    }
+}
+
+impl From<RequestId> for RequestText {
+    fn from(id: RequestId) -> RequestText {
+        let mut written = RequestText { text: [b'0'; 32], from: 32 };
+        let mut rest = id.get();
+        while rest > 0 || written.from == 32 {
+            written.from -= 1;
+            written.text[written.from] = b"0123456789abcdef"[(rest & 15) as usize];
+            rest >>= 4;
+        }
+        written
+    }
+}
+
+impl ToSql for RequestText {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.text[self.from..])))
+    }
+}
+
+/// A number as its digits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digits {
+    text: [u8; 20],
+    from: usize,
+}
+
+impl Digits {
+    pub(crate) fn of(mut number: u64) -> Digits {
+        let mut digits = Digits { text: [b'0'; 20], from: 20 };
+        while number > 0 || digits.from == 20 {
+            digits.from -= 1;
+            digits.text[digits.from] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        digits
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.text[self.from..]).unwrap_or_default()
+    }
+}
+
 /// Reads a moment back.
 pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     let millis = DateTime::parse_from_rfc3339(text)
@@ -123,6 +179,23 @@ mod tests {
             let calendar = DateTime::from_timestamp_millis(millis as i64).unwrap();
             prop_assert_eq!(text(millis), calendar.to_rfc3339_opts(SecondsFormat::Millis, true));
             prop_assert_eq!(parse_time(&text(millis)), Ok(Timestamp(millis)));
+        }
+
+        #[test]
+        fn a_number_is_written_as_it_displays(number: u64, shift in 0..64) {
+            for number in [number, number >> shift, 0, u64::MAX] {
+                let digits = Digits::of(number);
+                prop_assert_eq!(digits.as_str(), number.to_string());
+            }
+        }
+
+        #[test]
+        fn a_request_id_is_written_as_it_displays(number: u128, shift in 0..128) {
+            for number in [number, number >> shift, 0] {
+                let id = RequestId::new(number);
+                let text = RequestText::from(id);
+                prop_assert_eq!(text.as_str(), id.to_string());
+            }
         }
 
         #[test]

@@ -4,9 +4,8 @@
 //! written by hand: shorter, because what is not there is left out, and without the detours.
 
 use super::project::as_json;
-use crate::text::IdText;
-use lockkeeper_core::{Fact, Granted, LockMode, ReleaseCause};
-use std::fmt::Write;
+use crate::text::{Digits, IdText, RequestText};
+use lockkeeper_core::{Fact, Granted, LockMode, ReleaseCause, RequestId};
 
 /// Writes it over what is in the buffer.
 pub(super) fn write(fact: &Fact, buffer: &mut String) -> Result<(), serde_json::Error> {
@@ -21,7 +20,7 @@ pub(super) fn write(fact: &Fact, buffer: &mut String) -> Result<(), serde_json::
                 number(buffer, r#","share":"#, share.get());
             }
             if let Some(id) = request_id {
-                let _ = write!(buffer, r#","request_id":"{id}""#);
+                request(buffer, *id);
             }
             *buffer += "}}";
             Ok(())
@@ -55,7 +54,7 @@ fn write_granted(granted: &Granted, buffer: &mut String) -> Result<(), serde_jso
     number(buffer, r#"","ticket":"#, ticket.get());
     number(buffer, r#","session":"#, session.get());
     *buffer += r#","resource":"#;
-    *buffer += &serde_json::to_string(resource.as_str())?;
+    text(buffer, resource.as_str())?;
     *buffer += r#","mode":"#;
     match mode {
         LockMode::Exclusive => *buffer += r#""exclusive""#,
@@ -63,34 +62,53 @@ fn write_granted(granted: &Granted, buffer: &mut String) -> Result<(), serde_jso
     }
     number(buffer, r#","token":"#, token.get());
     *buffer += r#","slots":"#;
-    *buffer += &as_json(slots.iter().map(|slot| u64::from(*slot)));
+    match slots.as_slice() {
+        [] => *buffer += "[]",
+        slots => *buffer += &as_json(slots.iter().map(|slot| u64::from(*slot))),
+    }
     number(buffer, r#","lease_ms":"#, *lease_ms);
     number(buffer, r#","expires_at":"#, expires_at.0);
     number(buffer, r#","wait_ms":"#, *wait_ms);
-    for (name, text) in [(r#","reason":"#, reason), (r#","metadata":"#, metadata)] {
-        if let Some(text) = text {
+    for (name, said) in [(r#","reason":"#, reason), (r#","metadata":"#, metadata)] {
+        if let Some(said) = said {
             *buffer += name;
-            *buffer += &serde_json::to_string(&**text)?;
+            text(buffer, said)?;
         }
     }
     if let Some(id) = request_id {
-        let _ = write!(buffer, r#","request_id":"{id}""#);
+        request(buffer, *id);
     }
     *buffer += "}}";
     Ok(())
 }
 
 fn number(buffer: &mut String, name: &str, number: u64) {
-    // Writing into a text cannot fail.
-    let _ = write!(buffer, "{name}{number}");
+    *buffer += name;
+    *buffer += Digits::of(number).as_str();
+}
+
+fn request(buffer: &mut String, id: RequestId) {
+    *buffer += r#","request_id":""#;
+    *buffer += RequestText::from(id).as_str();
+    buffer.push('"');
+}
+
+/// A text; nearly all of them have nothing to be escaped.
+fn text(buffer: &mut String, text: &str) -> Result<(), serde_json::Error> {
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        buffer.push('"');
+        *buffer += text;
+        buffer.push('"');
+    } else {
+        *buffer += &serde_json::to_string(text)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockkeeper_core::{
-        LockId, RequestId, Resource, ResourceType, SessionId, TicketId, Timestamp, Token,
-    };
+    use lockkeeper_core::{LockId, Resource, ResourceType, SessionId, TicketId, Timestamp, Token};
     use proptest::prelude::*;
 
     fn same(fact: &Fact) -> Result<(), TestCaseError> {

@@ -43,6 +43,8 @@ pub(super) struct SessionRow {
 
 #[derive(Debug)]
 pub(super) struct HoldRow {
+    pub(super) row: i64,
+    pub(super) agent: Arc<str>,
     pub(super) at: Timestamp,
     pub(super) lock: LockId,
     pub(super) session: SessionId,
@@ -81,7 +83,8 @@ pub(super) struct TicketRow {
 /// The live holds, by the two indexes that know them, in the order in which they were written.
 const HOLDS: &str = "
     SELECT acquired_at, id, session_id, resource_type, resource_key, mode, slots, token, ticket,
-        shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata
+        shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata, rowid,
+        agent_id
     FROM resource_locks WHERE rowid IN (
         SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_active
             WHERE project_id = ?1 AND released_at IS NULL AND mode = 'exclusive'
@@ -176,6 +179,8 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         other => return Err(damaged("a mode", other)),
     };
     Ok(HoldRow {
+        row: get(row, 17)?,
+        agent: text(row, 18)?.into(),
         at: time(row, 0)?,
         lock: parse_lock(text(row, 1)?)?,
         session: SessionId::from_u64(get(row, 2)?),
@@ -277,6 +282,7 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
 #[derive(Debug, Default)]
 pub(super) struct Live {
     pub(super) sessions: HashMap<SessionId, Session>,
+    pub(super) holds: HashMap<LockId, Held>,
     pub(super) tickets: HashMap<TicketId, Ticket>,
     pub(super) declared_waits: usize,
 }
@@ -292,6 +298,16 @@ pub(super) struct Session {
     pub(super) ties: usize,
     /// Whether its row has a birth or aborts.
     pub(super) is_marked: bool,
+}
+
+/// A live hold: where its row is, and what the audit log says of it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) row: i64,
+    pub(super) session: SessionId,
+    pub(super) agent: Arc<str>,
+    pub(super) resource: Resource,
+    pub(super) token: Token,
 }
 
 /// A place in the queues.
@@ -319,6 +335,7 @@ impl Live {
         }
         for row in &rows.holds {
             live.tie(row.session, Some(row.birth));
+            live.holds.insert(row.lock, live.held(row));
         }
         for row in &rows.waits {
             live.tie(row.session, row.birth);
@@ -329,6 +346,19 @@ impl Live {
             live.tickets.insert(row.request.ticket, Ticket::of(&row.request, row.parked));
         }
         live
+    }
+
+    fn held(&self, row: &HoldRow) -> Held {
+        // One name for all holds of a session.
+        let of_session = self.sessions.get(&row.session).map(|session| &session.agent);
+        let agent = of_session.filter(|agent| **agent == row.agent).unwrap_or(&row.agent);
+        Held {
+            row: row.row,
+            session: row.session,
+            agent: agent.clone(),
+            resource: row.resource.clone(),
+            token: row.token,
+        }
     }
 
     fn tie(&mut self, session: SessionId, birth: Option<TicketId>) {

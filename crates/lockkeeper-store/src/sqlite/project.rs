@@ -6,18 +6,18 @@
 
 use super::{
     details,
-    live::{Live, Session, Ticket, from_json, opt_text, text, time},
+    live::{Held, Live, Session, Ticket, from_json, opt_text, text, time},
 };
 use crate::{
     audit::event_type,
     error::Trouble,
-    text::{IdText, TimeText},
+    text::{IdText, RequestText, TimeText},
 };
 use lockkeeper_core::{
     DeadlockReport, Fact, Granted, LockId, LockMode, Queued, Record, ReleaseCause, RequestId,
     Resource, SessionId, SessionKind, Task, TicketId, Timestamp, Token,
 };
-use rusqlite::{Connection, OptionalExtension, Params, Row};
+use rusqlite::{CachedStatement, Connection, Params};
 use std::sync::Arc;
 
 /// Writes the facts of one project.
@@ -25,6 +25,7 @@ pub(super) struct Projector<'a> {
     db: &'a Connection,
     project: &'a str,
     live: &'a mut Live,
+    often: Often<'a>,
     details: String,
     /// The ticket that ended last, and whether its asker may come back for the outcome: the other
     /// grants of the batch follow in the same turn.
@@ -42,19 +43,40 @@ struct About<'a> {
     request_id: Option<RequestId>,
 }
 
-/// The hold that a fact is about, as its row says. It is asked for before the row is changed:
-/// `RETURNING` would do both, but builds a table of its own each time, which costs twice as much.
-struct Held {
-    row: i64,
-    session: SessionId,
-    agent: Arc<str>,
-    resource: String,
-    token: u64,
+/// The statements that make up nearly every commit, looked up once for all facts of a batch.
+#[derive(Default)]
+struct Often<'a> {
+    grant: Option<CachedStatement<'a>>,
+    end: Option<CachedStatement<'a>>,
+    audit: Option<CachedStatement<'a>>,
 }
+
+/// A statement that is kept in a place of its own.
+fn kept<'k, 'a>(
+    db: &'a Connection,
+    place: &'k mut Option<CachedStatement<'a>>,
+    sql: &str,
+) -> Result<&'k mut CachedStatement<'a>, Trouble> {
+    match place {
+        Some(statement) => Ok(statement),
+        none => Ok(none.insert(db.prepare_cached(sql)?)),
+    }
+}
+
+const GRANT: &str = "INSERT INTO resource_locks (id, project_id, resource_type, resource_key,
+        agent_id, acquired_at, timeout_at, session_id, mode, permit_slot, slots, token, reason,
+        metadata, lease_ms, ticket, birth, request_id, wait_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
+
+/// A hold ends once: by its row and its id, if nobody has ended it.
+const END: &str = "UPDATE resource_locks SET released_at = ?3, release_cause = ?4,
+        released_by = coalesce(?5, agent_id), shares = iif(?6, '[]', shares)
+    WHERE rowid = ?1 AND id = ?2 AND released_at IS NULL";
 
 impl<'a> Projector<'a> {
     pub(super) fn new(db: &'a Connection, project: &'a str, live: &'a mut Live) -> Projector<'a> {
-        Projector { db, project, live, details: String::with_capacity(512), ended: None }
+        let (often, details) = (Often::default(), String::with_capacity(512));
+        Projector { db, project, live, often, details, ended: None }
     }
 
     pub(super) fn write(&mut self, record: &Record) -> Result<(), Trouble> {
@@ -79,16 +101,14 @@ impl<'a> Projector<'a> {
                 self.reentered(record, *ticket, *session, *lock, *request_id)
             }
             Fact::Renewed { lock, expires_at, request_id } => {
-                let sql = "UPDATE resource_locks SET timeout_at = ?2 WHERE rowid = ?1";
-                let held = self.change(*lock, sql, TimeText::from(*expires_at))?;
+                let held = self.change(*lock, "timeout_at = ?3", TimeText::from(*expires_at))?;
                 self.audit_held(record, &held, *request_id, false)
             }
             Fact::Converted { lock, ticket, mode, token, request_id } => {
                 self.converted(record, *lock, *ticket, *mode, *token, *request_id)
             }
             Fact::RevocationSet { lock, until } => {
-                let sql = "UPDATE resource_locks SET revoked_at = ?2 WHERE rowid = ?1";
-                let held = self.change(*lock, sql, TimeText::from(*until))?;
+                let held = self.change(*lock, "revoked_at = ?3", TimeText::from(*until))?;
                 self.audit_held(record, &held, None, false)
             }
             Fact::WaitDeclared { session, on, birth } => {
@@ -138,43 +158,33 @@ impl<'a> Projector<'a> {
         let parked = self.end_ticket(*ticket)?;
         let (word, key) = resource.as_str().split_once(':').unwrap_or((resource.as_str(), ""));
         let slots = slots_as_json(&granted.slots);
-        self.db
-            .prepare_cached(
-                "INSERT INTO resource_locks (id, project_id, resource_type, resource_key, agent_id,
-                    acquired_at, timeout_at, session_id, mode, permit_slot, slots, token, reason,
-                    metadata, lease_ms, ticket, birth, request_id, wait_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,
-                    ?17, ?18, ?19)",
-            )?
-            .execute(rusqlite::params![
-                IdText::from(granted.lock),
-                self.project,
-                word,
-                key,
-                &*agent,
-                TimeText::from(record.at),
-                TimeText::from(granted.expires_at),
-                session.get(),
-                mode_word(granted.mode),
-                granted.slots.first(),
-                slots,
-                token.get(),
-                granted.reason.as_deref(),
-                granted.metadata.as_deref(),
-                whole(granted.lease_ms),
-                ticket.get(),
-                birth.unwrap_or(*ticket).get(),
-                request_id.map(|id| id.to_string()),
-                whole(granted.wait_ms),
-            ])?;
-        let about = About {
-            agent: Some(&agent),
-            resource: Some(resource.as_str()),
-            token: Some(token.get()),
-            session: Some(*session).filter(|_| parked || request_id.is_some()),
-            request_id: *request_id,
-        };
-        self.audit(record, &about)
+        kept(self.db, &mut self.often.grant, GRANT)?.execute(rusqlite::params![
+            IdText::from(granted.lock),
+            self.project,
+            word,
+            key,
+            &*agent,
+            TimeText::from(record.at),
+            TimeText::from(granted.expires_at),
+            session.get(),
+            mode_word(granted.mode),
+            granted.slots.first(),
+            slots,
+            token.get(),
+            granted.reason.as_deref(),
+            granted.metadata.as_deref(),
+            whole(granted.lease_ms),
+            ticket.get(),
+            birth.unwrap_or(*ticket).get(),
+            request_id.map(RequestText::from),
+            whole(granted.wait_ms),
+        ])?;
+        let row = self.db.last_insert_rowid();
+        let session = *session;
+        let held = Held { row, session, agent, resource: resource.clone(), token: *token };
+        self.audit_held(record, &held, *request_id, parked)?;
+        self.live.holds.insert(granted.lock, held);
+        Ok(())
     }
 
     /// A hold is over.
@@ -186,13 +196,13 @@ impl<'a> Projector<'a> {
         share: Option<TicketId>,
         request_id: Option<RequestId>,
     ) -> Result<(), Trouble> {
-        let held = self.held(lock)?;
+        let held = self.live.holds.remove(&lock).ok_or_else(|| not_held(lock))?;
         let (word, by) = cause_words(cause);
-        let at = TimeText::from(record.at);
-        let sql = "UPDATE resource_locks SET released_at = ?2, release_cause = ?3,
-                released_by = coalesce(?4, agent_id), shares = iif(?5, '[]', shares)
-            WHERE rowid = ?1";
-        self.run(sql, (held.row, at, word, by, share.is_some()))?;
+        let (id, at) = (IdText::from(lock), TimeText::from(record.at));
+        let end = kept(self.db, &mut self.often.end, END)?;
+        if end.execute((held.row, id, at, word, by, share.is_some()))? != 1 {
+            return Err(not_held(lock));
+        }
         self.audit_held(record, &held, request_id, false)?;
         self.untie(held.session, 1)
     }
@@ -217,8 +227,7 @@ impl<'a> Projector<'a> {
                 return Err(Trouble::Contradiction(why));
             }
         };
-        let sql = "UPDATE resource_locks SET shares = ?2 WHERE rowid = ?1";
-        let held = self.change(lock, sql, tickets_as_json(&shares))?;
+        let held = self.change(lock, "shares = ?3", tickets_as_json(&shares))?;
         self.audit_held(record, &held, request_id, false)
     }
 
@@ -232,8 +241,7 @@ impl<'a> Projector<'a> {
     ) -> Result<(), Trouble> {
         let mut shares = self.shares(lock)?;
         shares.push(ticket);
-        let sql = "UPDATE resource_locks SET shares = ?2 WHERE rowid = ?1";
-        let held = self.change(lock, sql, tickets_as_json(&shares))?;
+        let held = self.change(lock, "shares = ?3", tickets_as_json(&shares))?;
         self.begin_work(session, ticket)?;
         self.progress(session)?;
         let parked = self.end_ticket(ticket)?;
@@ -257,11 +265,15 @@ impl<'a> Projector<'a> {
             }
             _ => Vec::new(),
         };
-        let held = Held { token: token.get(), ..self.held(lock)? };
-        let sql = "UPDATE resource_locks SET mode = ?2, token = ?3, permit_slot = ?4, slots = ?5
-            WHERE rowid = ?1";
-        let (word, slots) = (mode_word(mode), slots_as_json(&kept));
-        self.run(sql, (held.row, word, token.get(), kept.first(), slots))?;
+        let held = self.live.holds.get_mut(&lock).ok_or_else(|| not_held(lock))?;
+        held.token = token;
+        let held = held.clone();
+        let sql = "UPDATE resource_locks SET mode = ?3, token = ?4, permit_slot = ?5, slots = ?6
+            WHERE rowid = ?1 AND id = ?2 AND released_at IS NULL";
+        let (id, word, slots) = (IdText::from(lock), mode_word(mode), slots_as_json(&kept));
+        if self.run(sql, (held.row, id, word, token.get(), kept.first(), slots))? != 1 {
+            return Err(not_held(lock));
+        }
         // Only an upgrade has a ticket of its own; a downgrade carries that of the hold.
         let parked = match mode {
             LockMode::Exclusive => {
@@ -343,7 +355,7 @@ impl<'a> Projector<'a> {
             TimeText::from(record.at),
             TimeText::from(queued.wait_until),
             birth.unwrap_or(queued.ticket).get(),
-            queued.request_id.map(|id| id.to_string()),
+            queued.request_id.map(RequestText::from),
             request,
         ];
         self.run(
@@ -492,5 +504,6 @@ impl<'a> Projector<'a> {
 mod parts;
 pub(super) use parts::as_json;
 use parts::{
-    cause_words, mode_word, not_json, not_open, not_waiting, slots_as_json, tickets_as_json, whole,
+    cause_words, mode_word, not_held, not_json, not_open, not_waiting, slots_as_json,
+    tickets_as_json, whole,
 };

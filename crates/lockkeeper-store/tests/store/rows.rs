@@ -3,7 +3,7 @@
 
 use crate::life::{Project, ask, give_back, held, open, picture};
 use lockkeeper_core::*;
-use lockkeeper_store::{AuditFilter, Batch, SqliteStore, Store};
+use lockkeeper_store::{AuditFilter, Batch, SqliteStore, Store, StoreError};
 
 /// A project, and the table that its rows give.
 struct Both {
@@ -208,4 +208,40 @@ fn i11_a_hand_over_beside_a_batch_that_fails_is_written_whole() {
     // A table would pass over a row that is left behind, so it is looked for.
     let left = "SELECT count(*) FROM lock_tickets";
     assert_eq!(db.query_row(left, [], |row| row.get::<_, u32>(0)).unwrap(), 0);
+}
+
+/// What is known of a hold without asking is not believed against its row.
+#[test]
+fn a_hold_whose_row_was_touched_by_somebody_else_is_a_contradiction() {
+    let touches = [
+        "UPDATE resource_locks SET released_at = acquired_at",
+        "DELETE FROM resource_locks",
+        // The same row number, another hold.
+        "UPDATE resource_locks SET id = 'another'",
+    ];
+    for touch in touches {
+        for what in ["release", "renew", "downgrade", "again"] {
+            let mut both = Both::new();
+            let ann = both.project.open_session(&mut both.store, "ann");
+            let options = AskOptions { reentrant: true, ..AskOptions::default() };
+            let asked = Acquire { options, ..ask(ann, "file:a") };
+            let lock = both.grant(asked.clone()).lock;
+            let db = rusqlite::Connection::open(both._folder.path().join("locks.db")).unwrap();
+            assert_eq!(db.execute(touch, []).unwrap(), 1);
+            let (by, lease) = (Credential::Session(ann), None);
+            let (mode, request_id) = (LockMode::Shared, None);
+            both.project.known.now += 1_000;
+            let command: Command = match what {
+                "release" => give_back(ann, lock).into(),
+                "renew" => Renew { by, lock, lease, shorten: false, request_id }.into(),
+                "downgrade" => Downgrade { session: ann, lock, mode, request_id }.into(),
+                _ => asked.into(),
+            };
+            let refused = both.project.turn(&mut both.store, command);
+            assert!(
+                matches!(refused, Err(StoreError::Contradiction { .. })),
+                "{what} after {touch}: {refused:?}"
+            );
+        }
+    }
 }

@@ -2,6 +2,13 @@
 //! the session they belong to.
 
 use super::*;
+use crate::text::Digits;
+
+/// It is added or it fails, and then so does all of its batch: with nothing to take back, SQLite
+/// keeps no copies of the pages for it.
+const AUDIT: &str = "INSERT OR FAIL INTO audit_log (project_id, event_type, event_time, agent_id,
+        resource, token, details, session_id, request_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 impl Projector<'_> {
     pub(super) fn run(&self, sql: &str, row: impl Params) -> Result<usize, Trouble> {
@@ -12,29 +19,17 @@ impl Projector<'_> {
     pub(super) fn change(
         &self,
         lock: LockId,
-        sql: &str,
+        what: &str,
         new: impl rusqlite::ToSql,
     ) -> Result<Held, Trouble> {
-        let held = self.held(lock)?;
-        self.run(sql, (held.row, new))?;
-        Ok(held)
-    }
-
-    /// The row of a live hold.
-    pub(super) fn held(&self, lock: LockId) -> Result<Held, Trouble> {
-        let of = |row: &Row<'_>| {
-            let session = SessionId::from_u64(row.get(1)?);
-            let (agent, resource, token) = (row.get(2)?, row.get(3)?, row.get(4)?);
-            Ok(Held { row: row.get(0)?, session, agent, resource, token })
-        };
-        let sql = "SELECT rowid, session_id, agent_id, resource_type || ':' || resource_key, token
-            FROM resource_locks WHERE id = ?1 AND project_id = ?2 AND released_at IS NULL";
-        let found = self
-            .db
-            .prepare_cached(sql)?
-            .query_row((IdText::from(lock), self.project), of)
-            .optional()?;
-        found.ok_or_else(|| not_held(lock))
+        let held = self.live.holds.get(&lock).ok_or_else(|| not_held(lock))?;
+        let sql = format!(
+            "UPDATE resource_locks SET {what} WHERE rowid = ?1 AND id = ?2 AND released_at IS NULL"
+        );
+        match self.run(&sql, (held.row, IdText::from(lock), new))? {
+            1 => Ok(held.clone()),
+            _ => Err(not_held(lock)),
+        }
     }
 
     /// The acquires of a counted hold that are left.
@@ -148,8 +143,8 @@ impl Projector<'_> {
     ) -> Result<(), Trouble> {
         let about = About {
             agent: Some(&held.agent),
-            resource: Some(&held.resource),
-            token: Some(held.token),
+            resource: Some(held.resource.as_str()),
+            token: Some(held.token.get()),
             session: Some(held.session).filter(|_| parked || request_id.is_some()),
             request_id,
         };
@@ -159,23 +154,18 @@ impl Projector<'_> {
     /// The one row that each fact gets.
     pub(super) fn audit(&mut self, record: &Record, about: &About<'_>) -> Result<(), Trouble> {
         details::write(&record.fact, &mut self.details).map_err(not_json)?;
-        self.db
-            .prepare_cached(
-                "INSERT INTO audit_log (project_id, event_type, event_time, agent_id, resource,
-                    token, details, session_id, request_id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?
-            .execute(rusqlite::params![
-                self.project,
-                event_type(&record.fact),
-                TimeText::from(record.at),
-                about.agent,
-                about.resource,
-                about.token,
-                &self.details,
-                about.session.map(SessionId::get),
-                about.request_id.map(|id| id.to_string()),
-            ])?;
+        let audit = kept(self.db, &mut self.often.audit, AUDIT)?;
+        audit.execute(rusqlite::params![
+            self.project,
+            event_type(&record.fact),
+            TimeText::from(record.at),
+            about.agent,
+            about.resource,
+            about.token,
+            &self.details,
+            about.session.map(SessionId::get),
+            about.request_id.map(RequestText::from),
+        ])?;
         Ok(())
     }
 }
@@ -216,7 +206,7 @@ pub(in crate::sqlite) fn as_json(numbers: impl Iterator<Item = u64>) -> String {
     for number in numbers {
         let comma = if json.len() > 1 { "," } else { "" };
         json.push_str(comma);
-        json.push_str(&number.to_string());
+        json.push_str(Digits::of(number).as_str());
     }
     json.push(']');
     json
