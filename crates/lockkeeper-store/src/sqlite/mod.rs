@@ -7,6 +7,7 @@
 //! | `details.rs` | a fact as JSON |
 //! | `live.rs` | the live rows of a project, read |
 //! | `load.rs` | the live rows as facts to be replayed |
+//! | `log.rs` | the log of writes beside the file, moved into it |
 //! | `memory.rs` | what sessions remember of finished requests, from the audit log |
 //! | `prune.rs` | what is over and old, removed |
 //! | `reader.rs` | questions |
@@ -15,6 +16,7 @@
 mod details;
 mod live;
 mod load;
+mod log;
 mod memory;
 mod project;
 mod prune;
@@ -29,6 +31,7 @@ use crate::{
 };
 use live::Live;
 use lockkeeper_core::{Epoch, Record};
+use log::Log;
 use project::Projector;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 pub use snapshot::{Checkup, Snapshot, check};
@@ -70,6 +73,7 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct SqliteStore {
     // Closed before the lock is given back: fields are dropped in this order.
+    log: Log,
     db: Connection,
     path: PathBuf,
     synchronous: &'static str,
@@ -128,9 +132,11 @@ impl SqliteStore {
             backup: copied,
         };
         let (reigns, prune_from) = (HashMap::new(), prune::Cursors::default());
+        let log = Log::of(&mut db, &path, options)
+            .map_err(|error| StoreError::of_sqlite(&path, &error))?;
         let unsure = true;
         let store =
-            SqliteStore { db, path, synchronous, unsure, reigns, prune_from, _owner: owner };
+            SqliteStore { log, db, path, synchronous, unsure, reigns, prune_from, _owner: owner };
         Ok((store, report))
     }
 
@@ -138,35 +144,36 @@ impl SqliteStore {
         StoreError::of_sqlite(&self.path, error)
     }
 
-    /// Writes the batches that `pick` names, in one transaction; the outcome of each. The outer
-    /// error is for all of them: nothing is written.
+    /// Writes the batches in one transaction; the outcome of each. The outer error is for all of
+    /// them: whoever gets it has to [`SqliteStore::recover`], and nothing is written.
     fn write_together(
         &mut self,
         batches: &[Batch<'_>],
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
-        let SqliteStore { db, reigns, .. } = self;
+        // What a panic left behind.
+        if !self.db.is_autocommit() {
+            self.recover();
+        }
+        let SqliteStore { log, db, reigns, unsure, synchronous, .. } = self;
         // Looks first, writes then: what records nothing costs no write.
         let writes = batches.iter().any(records_something);
-        let kind = match writes {
-            true => TransactionBehavior::Immediate,
-            false => TransactionBehavior::Deferred,
-        };
-        let transaction = db.transaction_with_behavior(kind)?;
+        db.prepare_cached(if writes { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
         let mut outcomes = Vec::with_capacity(batches.len());
         let mut reached: Vec<(&Arc<str>, u64)> = Vec::with_capacity(batches.len());
         for batch in batches {
             let before = reached.iter().rev().find(|(project, _)| **project == batch.claim.project);
-            let outcome = check_batch(&transaction, reigns, batch, before.map(|(_, seq)| *seq))?;
-            if outcome.is_ok() {
-                write(&transaction, reigns, batch)?;
+            let outcome = check_batch(db, reigns, batch, before.map(|(_, seq)| *seq))?;
+            if let Ok(is_reached) = outcome {
+                write(db, reigns, batch, is_reached)?;
                 if let Some(last) = batch.turns.last() {
                     reached.push((&batch.claim.project, last.call().0));
                 }
             }
-            outcomes.push(outcome);
+            outcomes.push(outcome.map(drop));
         }
-        transaction.commit()?;
-        self.unsure |= self.synchronous != SYNCED;
+        db.prepare_cached("COMMIT")?.execute([])?;
+        *unsure |= *synchronous != SYNCED;
+        log.tend(db);
         for (project, seq) in reached {
             if let Some(reigning) = reigns.get_mut(project) {
                 reigning.seq = seq;
@@ -274,6 +281,7 @@ impl Store for SqliteStore {
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
         self.unsure |= self.synchronous != SYNCED;
+        self.log.tend(&self.db);
         if pruned.is_err() {
             self.recover();
         }
@@ -455,40 +463,68 @@ fn check_epoch(db: &Connection, claim: &Claim) -> Result<Result<u64, StoreError>
     })
 }
 
-/// Whether a batch may be written: by the newest claim, and next in its reign.
+/// Whether a batch may be written, by the newest claim and next in its reign; and if so, whether
+/// the table already says how far it goes.
 fn check_batch(
     db: &Connection,
     reigns: &HashMap<Arc<str>, Reigning>,
     batch: &Batch<'_>,
     before: Option<u64>,
-) -> Result<Result<(), StoreError>, Trouble> {
+) -> Result<Result<bool, StoreError>, Trouble> {
+    let project = &batch.claim.project;
+    let known = reigns.get(project).filter(|reigning| reigning.epoch == batch.claim.epoch);
+    // Turns that recorded nothing are not written, so memory is ahead of the table.
+    let known = before.or(known.map(|reigning| reigning.seq));
+    // One look-up where all is well: the row is found only if nobody has claimed the project since.
+    if let (Some(last), true) = (known, records_something(batch))
+        && follow(batch, last).is_ok()
+        && reach(db, batch, last)?
+    {
+        return Ok(Ok(true));
+    }
     let written = match check_epoch(db, batch.claim)? {
         Ok(written) => written,
         Err(refused) => return Ok(Err(refused)),
     };
-    let project = &batch.claim.project;
-    let known = reigns.get(project).filter(|reigning| reigning.epoch == batch.claim.epoch);
-    // Turns that recorded nothing are not written, so memory is ahead of the table.
-    let mut last = before.or(known.map(|reigning| reigning.seq)).unwrap_or(written).max(written);
+    Ok(follow(batch, known.unwrap_or(written).max(written)).map(|()| false))
+}
+
+/// Whether the turns of a batch come one after another after this one.
+fn follow(batch: &Batch<'_>, mut last: u64) -> Result<(), StoreError> {
     for turn in batch.turns {
         let call = turn.call().0;
         if call != last + 1 {
             let detail = format!("expected turn {}, got turn {call}", last + 1);
-            return Ok(Err(StoreError::OutOfOrder { project: project.clone(), detail }));
+            let project = batch.claim.project.clone();
+            return Err(StoreError::OutOfOrder { project, detail });
         }
         last = call;
     }
-    Ok(Ok(()))
+    Ok(())
+}
+
+/// Says in the table how far a batch goes, if its claim is the newest one and no later turn than
+/// this is written.
+fn reach(db: &Connection, batch: &Batch<'_>, written: u64) -> Result<bool, Trouble> {
+    let Some(last) = batch.turns.last() else { return Ok(false) };
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (seq, event) = (whole(last.call().0), whole(last.last_event()));
+    let Claim { project, epoch, .. } = batch.claim;
+    let sql = "UPDATE lock_meta SET seq = ?2, last_event = ?3
+        WHERE project_id = ?1 AND epoch = ?4 AND seq <= ?5";
+    let row = (&**project, seq, event, epoch.get(), whole(written));
+    Ok(db.prepare_cached(sql)?.execute(row)? == 1)
 }
 
 fn write(
     db: &Connection,
     reigns: &mut HashMap<Arc<str>, Reigning>,
     batch: &Batch<'_>,
+    is_reached: bool,
 ) -> Result<(), Trouble> {
-    let (Some(last), true) = (batch.turns.last(), records_something(batch)) else {
+    if !records_something(batch) {
         return Ok(());
-    };
+    }
     let Claim { project, epoch, .. } = batch.claim;
     let (epoch, seq) = (*epoch, 0);
     let reigning = reigns.entry(project.clone()).or_insert(Reigning { epoch, seq, live: None });
@@ -500,9 +536,8 @@ fn write(
     for record in batch.turns.iter().flat_map(|turn| turn.records()) {
         projector.write(record)?;
     }
-    let seq = i64::try_from(last.call().0).unwrap_or(i64::MAX);
-    let event = i64::try_from(last.last_event()).unwrap_or(i64::MAX);
-    db.prepare_cached("UPDATE lock_meta SET seq = ?2, last_event = ?3 WHERE project_id = ?1")?
-        .execute((&**project, seq, event))?;
+    if !is_reached && !reach(db, batch, u64::MAX)? {
+        return Err(Trouble::Contradiction("the claim is gone".to_owned()));
+    }
     Ok(())
 }

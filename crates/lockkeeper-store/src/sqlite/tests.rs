@@ -210,3 +210,25 @@ fn rows_that_end_no_request_are_read_so_far_and_no_further() {
     insert(&verdict, 1);
     assert_eq!(remembers(), 0, "the row before so many was read");
 }
+
+/// The log of writes is moved into the file again and again; otherwise it would grow for ever.
+#[test]
+fn the_log_of_writes_does_not_outgrow_what_it_may_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let mut table = LockTable::new(TableConfig::default(), Reign::first(1));
+    let most = u64::from(log::PAGES_MAX);
+    // Each writes three pages at least: of the sessions, of the audit log, and how far it goes.
+    for _ in 0..most {
+        let turn = table.apply(Timestamp(1), OpenSession::default());
+        let batch = Batch { claim: &claim, turns: from_ref(&turn) };
+        assert_eq!(store.commit(&[batch]), [Ok(())]);
+    }
+    let bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let log = bytes(&crate::owner::with_ending(&store.path, "-wal"));
+    assert!(log < 3 * most * 4096 / 2, "{log} bytes");
+    assert!(bytes(&store.path) > 50 * 4096);
+    drop(store);
+    assert_eq!(self::store(&folder).load(&claim).unwrap().len() as u64, most);
+}
