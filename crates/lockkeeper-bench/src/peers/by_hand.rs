@@ -36,7 +36,8 @@ const GRANT: &str = "INSERT INTO resource_locks (id, project_id, resource_type, 
         ?5, ?5, 0)";
 const RELEASE: &str = "UPDATE resource_locks SET released_at = ?2, release_cause = 'released',
         released_by = agent_id, shares = '[]' WHERE id = ?1";
-const AUDIT: &str = "INSERT INTO audit_log (project_id, event_type, event_time, agent_id, resource,
+const AUDIT: &str =
+    "INSERT OR FAIL INTO audit_log (project_id, event_type, event_time, agent_id, resource,
         token, details) VALUES ('bench', ?1, ?2, 'agent-bench', ?3, ?4, ?5)";
 const NOW: &str = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
         strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+5 minutes')";
