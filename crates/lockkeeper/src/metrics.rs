@@ -4,6 +4,7 @@
 //! manager is opened, or it counts into the void: [`Prometheus::install`] is one.
 
 use crate::config::Metrics;
+use foldhash::fast::RandomState;
 use lockkeeper_core::{Event, LockTable, News, Refusal, Resource};
 use lockkeeper_store::CommitStats;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -92,8 +93,8 @@ impl Meter {
 
     pub(crate) fn project(meter: &Arc<Meter>) -> ProjectMeter {
         let depth = meter.config.enabled.then(|| gauge!("resource_lock_queue_depth"));
-        let (series, active) = (HashMap::new(), HashMap::new());
-        ProjectMeter { meter: meter.clone(), series, kept: 0, active, depth, waiting: 0 }
+        let (types, by_word) = (Vec::new(), ByName::default());
+        ProjectMeter { meter: meter.clone(), types, by_word, kept: 0, depth, waiting: 0 }
     }
 
     /// Told of each commit.
@@ -147,19 +148,27 @@ impl Series {
     }
 }
 
-/// The gauge of one type of resource, and what this project adds to it.
-struct Active {
-    gauge: Gauge,
-    count: u64,
+/// What this project counts of one type of resource.
+struct OfType {
+    word: Box<str>,
+    /// By agent.
+    series: ByName<Series>,
+    /// The gauge of those that are held, once there was one, and what this project adds to it.
+    active: Option<(Gauge, u64)>,
 }
+
+/// A quick hash, seeded anew for each map: names come from anybody, and each event looks two of
+/// them up.
+type ByName<T> = HashMap<Box<str>, T, RandomState>;
 
 /// Counts for one reign of one project.
 pub(crate) struct ProjectMeter {
     meter: Arc<Meter>,
-    /// By type of resource, then by agent.
-    series: HashMap<Box<str>, HashMap<Box<str>, Series>>,
+    types: Vec<OfType>,
+    /// Where each type is in the list.
+    by_word: ByName<usize>,
+    /// How many series are at hand.
     kept: usize,
-    active: HashMap<Box<str>, Active>,
     depth: Option<Gauge>,
     waiting: usize,
 }
@@ -175,7 +184,8 @@ impl ProjectMeter {
     pub(crate) fn start_from(&mut self, table: &LockTable) {
         if self.is_on() {
             for holder in table.list() {
-                self.more(&holder.resource);
+                let at = self.type_at(&holder.resource);
+                self.more(at);
             }
         }
     }
@@ -187,26 +197,31 @@ impl ProjectMeter {
         match &event.news {
             News::Locked(news) => {
                 let wait = news.wait_ms.unwrap_or(0);
-                let series = self.series(&news.resource, &news.agent);
+                let at = self.type_at(&news.resource);
+                let series = self.series(at, &news.agent);
                 series.acquisitions.increment(1);
                 series.wait_time.record(wait as f64 / 1000.0);
-                self.more(&news.resource);
+                self.more(at);
             }
             News::Unlocked(news) => {
-                self.series(&news.resource, &news.agent).releases.increment(1);
-                self.less(&news.resource);
+                let at = self.type_at(&news.resource);
+                self.series(at, &news.agent).releases.increment(1);
+                self.less(at);
             }
             News::Expired(news) => {
                 counter!("resource_lock_expirations_total").increment(1);
-                self.less(&news.resource);
+                let at = self.type_at(&news.resource);
+                self.less(at);
             }
             News::Revoked(news) => {
                 counter!("resource_lock_revocations_total").increment(1);
-                self.less(&news.resource);
+                let at = self.type_at(&news.resource);
+                self.less(at);
             }
             News::Waiting(news) => {
                 for resource in &news.resources {
-                    self.series(resource, &news.agent).contentions.increment(1);
+                    let at = self.type_at(resource);
+                    self.series(at, &news.agent).contentions.increment(1);
                 }
             }
             News::Deadlock { report } => {
@@ -225,12 +240,14 @@ impl ProjectMeter {
         match refusal {
             Refusal::Busy { obstacles } => {
                 for obstacle in obstacles {
-                    self.series(&obstacle.resource, agent).contentions.increment(1);
+                    let at = self.type_at(&obstacle.resource);
+                    self.series(at, agent).contentions.increment(1);
                 }
             }
             Refusal::TimedOut { obstacles, .. } => {
                 for obstacle in obstacles {
-                    self.series(&obstacle.resource, agent).timeouts.increment(1);
+                    let at = self.type_at(&obstacle.resource);
+                    self.series(at, agent).timeouts.increment(1);
                 }
             }
             _ => {}
@@ -247,65 +264,63 @@ impl ProjectMeter {
         }
     }
 
-    fn series(&mut self, resource: &Resource, agent: &str) -> &Series {
-        let agent_label = self.meter.config.agent_label;
-        let agent = if agent_label { agent } else { "" };
-        let word = type_of(resource);
-        let is_kept = self.series.get(word).is_some_and(|agents| agents.contains_key(agent));
-        if !is_kept {
-            self.kept += 1;
-            if self.kept > SERIES_MAX {
-                (self.series, self.kept) = (HashMap::new(), 1);
+    fn series(&mut self, at: usize, agent: &str) -> &Series {
+        let agent = if self.meter.config.agent_label { agent } else { "" };
+        if !self.types[at].series.contains_key(agent) {
+            self.keep_series(at, agent);
+        }
+        &self.types[at].series[agent]
+    }
+
+    #[cold]
+    fn keep_series(&mut self, at: usize, agent: &str) {
+        self.kept += 1;
+        if self.kept > SERIES_MAX {
+            self.kept = 1;
+            for of_type in &mut self.types {
+                of_type.series = ByName::default();
             }
         }
-        let meter = &self.meter;
-        let agents = get_or_insert(&mut self.series, word, HashMap::new);
-        get_or_insert(agents, agent, || Series::new(word, agent_label.then(|| meter.label(agent))))
+        let label = self.meter.config.agent_label.then(|| self.meter.label(agent));
+        let of_type = &mut self.types[at];
+        of_type.series.insert(agent.into(), Series::new(&of_type.word, label));
     }
 
-    fn more(&mut self, resource: &Resource) {
-        let active = self.active(resource);
-        active.count += 1;
-        active.gauge.increment(1.0);
+    fn more(&mut self, at: usize) {
+        let OfType { word, active, .. } = &mut self.types[at];
+        let (gauge, count) = active.get_or_insert_with(|| {
+            (gauge!("resource_locks_active", "resource_type" => word.to_string()), 0)
+        });
+        *count += 1;
+        gauge.increment(1.0);
     }
 
-    fn less(&mut self, resource: &Resource) {
-        let active = self.active(resource);
-        if active.count > 0 {
-            active.count -= 1;
-            active.gauge.decrement(1.0);
+    fn less(&mut self, at: usize) {
+        if let Some((gauge, count)) = &mut self.types[at].active
+            && *count > 0
+        {
+            *count -= 1;
+            gauge.decrement(1.0);
         }
     }
 
-    fn active(&mut self, resource: &Resource) -> &mut Active {
+    /// Where the type of a resource is in the list; it joins it, if it is new.
+    fn type_at(&mut self, resource: &Resource) -> usize {
         let word = type_of(resource);
-        get_or_insert(&mut self.active, word, || {
-            let gauge = gauge!("resource_locks_active", "resource_type" => word.to_owned());
-            Active { gauge, count: 0 }
-        })
-    }
-}
-
-/// Copies the name only when it is new.
-fn get_or_insert<'a, T>(
-    map: &'a mut HashMap<Box<str>, T>,
-    name: &str,
-    make: impl FnOnce() -> T,
-) -> &'a mut T {
-    if !map.contains_key(name) {
-        map.insert(name.into(), make());
-    }
-    match map.get_mut(name) {
-        Some(found) => found,
-        None => unreachable!("inserted just now"),
+        if let Some(&at) = self.by_word.get(word) {
+            return at;
+        }
+        self.by_word.insert(word.into(), self.types.len());
+        self.types.push(OfType { word: word.into(), series: ByName::default(), active: None });
+        self.types.len() - 1
     }
 }
 
 impl Drop for ProjectMeter {
     /// The next reign counts what it finds.
     fn drop(&mut self) {
-        for active in self.active.values() {
-            active.gauge.decrement(active.count as f64);
+        for (gauge, count) in self.types.iter().filter_map(|of_type| of_type.active.as_ref()) {
+            gauge.decrement(*count as f64);
         }
         if let Some(depth) = &self.depth {
             depth.decrement(self.waiting as f64);
@@ -314,5 +329,7 @@ impl Drop for ProjectMeter {
 }
 
 fn type_of(resource: &Resource) -> &str {
-    resource.as_str().split_once(':').map_or("", |(word, _)| word)
+    let text = resource.as_str();
+    let end = text.bytes().position(|byte| byte == b':').unwrap_or(0);
+    &text[..end]
 }
