@@ -283,10 +283,12 @@ impl LockTable {
         target: CancelTarget,
     ) -> Result<Vec<(TicketId, HoldAt)>, Refusal> {
         let session = &self.state.sessions[at];
-        let known = session.memory.iter().rev().find(|one| match target {
-            CancelTarget::Ticket(ticket) => one.ticket == Some(ticket),
-            CancelTarget::Request(request) => one.request_id == Some(request),
-        });
+        let known = match target {
+            CancelTarget::Ticket(ticket) => {
+                session.memory.latest().find(|one| one.ticket == Some(ticket))
+            }
+            CancelTarget::Request(request) => session.memory.with_request(request),
+        };
         match (known, target) {
             (Some(one), _) => match (&one.outcome, one.ticket) {
                 (Outcome::Granted(locks), Some(ticket)) => Ok(locks

@@ -4,7 +4,7 @@
 //! and this crate does not panic.
 
 use super::state::{Entry, Hold, Session, State, Ticket, Want};
-use super::{deadlines::Due, queue::Queuer};
+use super::{deadlines::Due, memory::Memory, queue::Queuer};
 use crate::{
     Fact, Granted, LeaveCause, LockId, LockMode, Outcome, Queued, Record, Resource, SessionId,
     TicketId, Timestamp, Token,
@@ -12,7 +12,7 @@ use crate::{
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
 use smallvec::smallvec;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 impl State {
     pub(super) fn replay(&mut self, record: &Record) {
@@ -35,7 +35,7 @@ impl State {
                     holds: Vec::new(),
                     tickets: BTreeMap::new(),
                     declared: 0,
-                    memory: VecDeque::new(),
+                    memory: Memory::default(),
                     idle_at: None,
                 });
                 self.session_index.insert(*session, opened);

@@ -39,7 +39,7 @@ impl LockTable {
                 Some(&ticket) => return self.attach(call, ticket, wait.slice),
                 None => {
                     let memory = &self.state.sessions[at].memory;
-                    let known = memory.iter().rev().find(|one| one.ticket == Some(wait.ticket));
+                    let known = memory.latest().find(|one| one.ticket == Some(wait.ticket));
                     match known {
                         Some(known) => self.retold(known),
                         None => Err(Refusal::Unknown(Subject::Ticket(wait.ticket))),
@@ -90,8 +90,7 @@ impl LockTable {
         verb: Verb,
         request: RequestId,
     ) -> Option<Result<Answer, Refusal>> {
-        let memory = &self.state.sessions[session].memory;
-        let known = memory.iter().rev().find(|one| one.request_id == Some(request))?;
+        let known = self.state.sessions[session].memory.with_request(request)?;
         Some(match known.outcome.is_of(verb) && self.began_as(known, verb) {
             true => self.retold(known),
             false => Err(Refusal::RequestIdReused { request }),

@@ -2,7 +2,7 @@
 
 use super::{
     deadlines::{Deadlines, Due},
-    memory::Remembered,
+    memory::Memory,
     queue::{Place, Queue},
     tasks::Booked,
 };
@@ -16,7 +16,7 @@ use crate::{
 };
 use smallvec::SmallVec;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -69,7 +69,7 @@ pub(super) struct Session {
     pub(super) tickets: BTreeMap<TicketId, TicketAt>,
     /// How many waits it has declared; the graph knows which.
     pub(super) declared: usize,
-    pub(super) memory: VecDeque<Remembered>,
+    pub(super) memory: Memory,
     pub(super) idle_at: Option<Timestamp>,
 }
 
