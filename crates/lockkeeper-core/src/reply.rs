@@ -56,7 +56,7 @@ pub enum Answer {
         expires_at: Timestamp,
     },
     /// The hold has the mode asked for.
-    Changed(Grant),
+    Changed(Box<Grant>),
     /// The request is taken back.
     Cancelled {
         /// How many holds it had been granted and are released now.

@@ -67,14 +67,14 @@ impl Line {
 
     /// Something that must happen, whatever becomes of the other end meanwhile. Needs neither a
     /// runtime nor room in a mailbox.
-    pub(crate) fn owe(&self, command: Command) {
+    pub(crate) fn owe(&self, owed: Owed) {
         match self {
             // Where the actor has stopped for good, its shutdown has ended the session before.
             Line::Actor(running) => {
-                let _ = running.actor.tell(Owed { command }).try_send();
+                let _ = running.actor.tell(owed).try_send();
             }
             #[cfg(feature = "remote")]
-            Line::Wire(far) => far.owe(command),
+            Line::Wire(far) => far.owe(owed.into()),
         }
     }
 
@@ -94,18 +94,19 @@ impl Line {
     pub(crate) async fn ask(
         &self,
         owner: &Arc<Owner>,
-        command: Command,
+        command: &Command,
         tries: &mut usize,
     ) -> Result<Told, CallError> {
         let running = match self {
             Line::Actor(running) => running,
             #[cfg(feature = "remote")]
-            Line::Wire(far) => return far.ask(owner, command).await,
+            Line::Wire(far) => return far.ask(owner, command.clone()).await,
         };
         while *tries < ASK_MAX {
             *tries += 1;
             let ask = Ask { command: command.clone(), owner: owner.clone() };
-            match running.actor.ask(ask).send().await {
+            // The mailbox has no bound, so there is always room.
+            match running.actor.ask(ask).try_send().await {
                 Ok(told) => return Ok(told),
                 Err(SendError::HandlerError(error)) => return Err(error),
                 Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),

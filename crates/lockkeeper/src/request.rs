@@ -42,7 +42,7 @@ impl Drop for TakeBack<'_> {
 /// Asks for something that may wait. If nobody awaits the answer any more, the place in the queue
 /// is given up, and what was granted meanwhile is released: the guards in an answer that nobody
 /// takes release themselves, and of the two only the first one counts.
-async fn ask(owner: &Arc<Owner>, request: RequestId, command: Command) -> Result<Told, CallError> {
+async fn ask(owner: &Arc<Owner>, request: RequestId, command: &Command) -> Result<Told, CallError> {
     let mut take_back = TakeBack { owner, request, armed: true };
     let mut tries = 0;
     let told = owner.tell_me(command, &mut tries).await;
@@ -164,19 +164,21 @@ impl AcquireRequest {
         self
     }
 
-    async fn run(self) -> Result<LockGuard, AcquireError> {
+    /// Everything that can be done before the first await is, so that the future is small.
+    fn run(self) -> impl Future<Output = Result<LockGuard, AcquireError>> + Send {
         let AcquireRequest { owner, resource, mode, mut options, keep_alive } = self;
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
-        let command = Acquire { session: owner.session(), resource, mode, options };
-        match ask(&owner, request, command.into()).await? {
-            Told::Guards(mut guards) if guards.len() == 1 => {
-                let guard = guards.remove(0);
-                if keep_alive {
-                    guard.keep_alive();
+        let command = Command::from(Acquire { session: owner.session(), resource, mode, options });
+        async move {
+            match ask(&owner, request, &command).await? {
+                Told::Guard(guard) => {
+                    if keep_alive {
+                        guard.keep_alive();
+                    }
+                    Ok(guard)
                 }
-                Ok(guard)
+                _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
             }
-            _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
         }
     }
 }
@@ -240,15 +242,15 @@ impl AcquireAllRequest {
         let AcquireAllRequest { owner, wants, mut options, keep_alive } = self;
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let command = AcquireAll { session: owner.session(), wants, options };
-        match ask(&owner, request, command.into()).await? {
-            Told::Guards(guards) => {
-                if keep_alive {
-                    guards.iter().for_each(LockGuard::keep_alive);
-                }
-                Ok(LockGuards::new(guards))
-            }
-            _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
+        let guards = match ask(&owner, request, &command.into()).await? {
+            Told::Guard(guard) => Ok(vec![guard]),
+            Told::Guards(guards) => Ok(guards),
+            _ => Err(CallError::from(unexpected(&Answer::Ticked))),
+        }?;
+        if keep_alive {
+            guards.iter().for_each(LockGuard::keep_alive);
         }
+        Ok(LockGuards::new(guards))
     }
 }
 
@@ -305,7 +307,7 @@ impl<'a> UpgradeRequest<'a> {
         let owner = guard.owner();
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let upgrade = Upgrade { session: owner.session(), lock: guard.id(), options };
-        match ask(owner, request, upgrade.into()).await? {
+        match ask(owner, request, &upgrade.into()).await? {
             // The desk has told the guard.
             Told::Answer(Answer::Changed(_)) => Ok(()),
             _ => Err(CallError::from(unexpected(&Answer::Ticked)).into()),
@@ -444,7 +446,7 @@ impl ClaimBatchRequest {
         let ClaimBatchRequest { owner, claims, mut options, keep_alive } = self;
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let command = ClaimTasks { session: owner.session(), claims, options };
-        match ask(&owner, request, command.into()).await? {
+        match ask(&owner, request, &command.into()).await? {
             Told::Tasks(tasks) => {
                 if keep_alive {
                     tasks.iter().for_each(|(_, guard)| guard.keep_alive());

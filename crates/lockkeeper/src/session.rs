@@ -1,6 +1,7 @@
 //! Sessions: one incarnation of an agent, the unit of ownership and of liveness.
 
 use crate::{
+    actor::Owed,
     clock::{Clock, random},
     error::{CallError, SessionError, TaskError},
     guard::{HoldState, unexpected},
@@ -27,7 +28,7 @@ pub(crate) struct Owner {
     line: Line,
     agent: Arc<str>,
     session: SessionId,
-    clock: Clock,
+    clock: Arc<Clock>,
     /// Keeps the manager while anything is held. An owner made for a single message has none.
     manager: Option<Arc<ManagerInner>>,
     /// Whether the session ends with this owner.
@@ -50,7 +51,7 @@ impl Owner {
             line,
             agent,
             session,
-            clock,
+            clock: Arc::new(clock),
             manager,
             attached,
             ended: AtomicBool::new(false),
@@ -67,8 +68,8 @@ impl Owner {
         &self.agent
     }
 
-    pub(crate) fn hold(&self, grant: &Grant) -> Arc<HoldState> {
-        self.line.book().enter(grant, self.session, self.clock.clone())
+    pub(crate) fn hold(&self, grant: Grant) -> Arc<HoldState> {
+        self.line.book().enter(grant, self.session, &self.clock)
     }
 
     /// A name for a request, so that it can be asked again, or taken back, without effect.
@@ -91,22 +92,24 @@ impl Owner {
 
     /// Something that must happen, whatever becomes of the other end meanwhile. Needs neither a
     /// runtime nor room in a mailbox.
-    pub(crate) fn owe(&self, command: Command) {
-        self.line.owe(command);
+    pub(crate) fn owe(&self, owed: Owed) {
+        self.line.owe(owed);
     }
 
     /// Asks for something that gives no guard.
     pub(crate) async fn ask(self: &Arc<Owner>, command: Command) -> Result<Answer, CallError> {
-        match self.tell_me(command, &mut 0).await? {
+        match self.tell_me(&command, &mut 0).await? {
             Told::Answer(answer) => Ok(answer),
-            Told::Guards(_) | Told::Tasks(_) => Err(unexpected(&Answer::Ticked).into()),
+            Told::Guard(_) | Told::Guards(_) | Told::Tasks(_) => {
+                Err(unexpected(&Answer::Ticked).into())
+            }
         }
     }
 
     /// Asks, and asks again if there was no answer but may be one; counts how often.
     pub(crate) async fn tell_me(
         self: &Arc<Owner>,
-        command: Command,
+        command: &Command,
         tries: &mut usize,
     ) -> Result<Told, CallError> {
         self.line.ask(self, command, tries).await

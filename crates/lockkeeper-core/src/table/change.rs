@@ -60,7 +60,7 @@ impl LockTable {
         let resource = self.state.entries[entry].resource.clone();
         match mode {
             LockMode::Exclusive => {
-                return Ok(Some(Answer::Changed(self.state.grant_of(at))));
+                return Ok(Some(Answer::Changed(self.state.grant_of(at).into())));
             }
             LockMode::Permit(_) => {
                 let mode = LockMode::Exclusive;
@@ -135,7 +135,7 @@ impl LockTable {
         let (entry, old, new) = (hold.entry, hold.mode, downgrade.mode);
         let resource = self.state.entries[entry].resource.clone();
         if old == new {
-            return Ok(Answer::Changed(self.state.grant_of(at)));
+            return Ok(Answer::Changed(self.state.grant_of(at).into()));
         }
         if !old.covers(new) || new == LockMode::Permit(0) {
             let capacity = self.state.entries[entry].slots.as_ref().map(|slots| slots.total);
@@ -152,7 +152,7 @@ impl LockTable {
         let mut freed = self.end_what_builds_on(at);
         self.record(Fact::Converted { lock, ticket, mode: new, token, request_id });
         freed.push(resource);
-        let answer = Answer::Changed(self.state.grant_of(at));
+        let answer = Answer::Changed(self.state.grant_of(at).into());
         self.rescan(freed);
         Ok(answer)
     }

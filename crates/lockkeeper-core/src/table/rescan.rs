@@ -208,7 +208,7 @@ impl LockTable {
         let mut grant = self.state.grant_of(hold);
         grant.ticket = terms.ticket;
         grant.wait_ms = terms.wait_ms;
-        Ok(Answer::Changed(grant))
+        Ok(Answer::Changed(grant.into()))
     }
 
     /// Readers and updaters of one phase share the token of its first: none of them may outdate

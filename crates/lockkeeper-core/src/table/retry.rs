@@ -118,7 +118,7 @@ impl LockTable {
             Outcome::TaskMoved(task) => Ok(Answer::TaskMoved(task.clone())),
             &Outcome::Renewed(lock, expires_at) => Ok(Answer::Renewed { lock, expires_at }),
             &Outcome::Converted(lock) => match self.state.hold(lock) {
-                Some(hold) => Ok(Answer::Changed(self.state.grant_of(hold))),
+                Some(hold) => Ok(Answer::Changed(self.state.grant_of(hold).into())),
                 None => Err(Refusal::NotHolder { lock, holder: None }),
             },
             Outcome::Granted(locks) => {

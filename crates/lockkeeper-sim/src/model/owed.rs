@@ -216,7 +216,7 @@ impl Expect {
             }
             (Expect::Said(due), Ok(said)) => due == said,
             (Expect::Changed(due), Ok(Answer::Changed(said))) => {
-                *due == Grant { ticket: due.ticket, wait_ms: due.wait_ms, ..said.clone() }
+                *due == Grant { ticket: due.ticket, wait_ms: due.wait_ms, ..(**said).clone() }
             }
             (Expect::Opened, Ok(Answer::SessionOpened { .. })) => true,
             _ => false,

@@ -3,18 +3,18 @@
 //! It runs on the writer's thread, after the commit. Whoever lost a lock hears of it before
 //! anybody hears that he got it.
 
-use super::{LockActorArgs, Shared};
+use super::{LockActorArgs, Owed, Shared};
 use crate::{
     ProjectEvent,
     error::{CallError, Unavailable},
     guard::{GuardBook, HoldState, Lost},
     metrics::{Meter, ProjectMeter},
     session::Owner,
-    told::{Change, Told, arm},
+    told::{Change, Told, arm_for},
 };
 use kameo::reply::ReplySender;
 use lockkeeper_core::{
-    Answer, CallId, Command, DeadlockReport, Event, LockNews, LockTable, News, Refusal, Settled,
+    Answer, CallId, DeadlockReport, Event, LockNews, LockTable, News, Refusal, Settled,
 };
 use lockkeeper_store::StoreError;
 use std::{collections::HashMap, sync::Arc};
@@ -35,7 +35,7 @@ pub(super) enum Caller {
     /// A lease that renews itself.
     Renewal(Arc<HoldState>),
     /// Nobody, but it must happen.
-    Debt(Command),
+    Debt(Owed),
 }
 
 /// An answer whose guards are in the book already, not sent yet.
@@ -65,13 +65,13 @@ impl Caller {
         match self {
             Caller::Nobody | Caller::Debt(_) => Prepared::Nothing,
             Caller::Owner(tell, owner) => {
-                let told = outcome.map(|answer| arm(answer, &owner));
+                let told = outcome.map(|answer| arm_for(answer, owner));
                 Prepared::Owner(tell, told.map_err(CallError::Refused))
             }
             Caller::Plain(tell) => Prepared::Plain(tell, outcome.map_err(CallError::Refused)),
             Caller::Then(owner, then) => {
-                let told = outcome.map(|answer| match &owner {
-                    Some(owner) => arm(answer, owner),
+                let told = outcome.map(|answer| match owner {
+                    Some(owner) => arm_for(answer, owner),
                     None => Told::Answer(answer),
                 });
                 Prepared::Then(then, told.map_err(CallError::Refused))
@@ -94,13 +94,13 @@ impl Caller {
             Caller::Owner(tell, _) => tell.send(Err(error)),
             Caller::Plain(tell) => tell.send(Err(error)),
             Caller::Then(_, then) => then(Err(error)),
-            Caller::Debt(command) => match why {
-                Unavailable::Store(_) | Unavailable::NotServing(_) => shared.owe(command),
+            Caller::Debt(owed) => match why {
+                Unavailable::Store(_) | Unavailable::NotServing(_) => shared.owe(owed),
                 // Its sessions have ended.
                 Unavailable::ShutDown => {}
                 // The others are said far from here.
                 _ => {
-                    tracing::error!(?command, "given up: it ended the actor");
+                    tracing::error!(?owed, "given up: it ended the actor");
                 }
             },
         }
@@ -114,6 +114,9 @@ impl Caller {
     }
 }
 
+/// For how many answers of one turn memory is kept.
+const PREPARED_MAX: usize = 64;
+
 /// Speaks for one reign of one project.
 pub(super) struct Desk {
     project: Arc<str>,
@@ -124,6 +127,8 @@ pub(super) struct Desk {
     events: broadcast::Sender<Arc<ProjectEvent>>,
     meter: ProjectMeter,
     failed: Option<StoreError>,
+    /// Empty between two turns: only its memory is kept, so that a turn needs none of its own.
+    prepared: Vec<(Change, Prepared)>,
 }
 
 impl Desk {
@@ -136,6 +141,7 @@ impl Desk {
             events: args.events.clone(),
             meter: Meter::project(&args.meter),
             failed: None,
+            prepared: Vec::new(),
         }
     }
 
@@ -148,7 +154,7 @@ impl Desk {
     pub(super) fn settled(&mut self, call: CallId, caller: Caller, settled: Settled) {
         let (replies, events) = settled.into_parts();
         let mut own = Some(caller);
-        let mut answers = Vec::with_capacity(replies.len());
+        let mut answers = std::mem::take(&mut self.prepared);
         // Guards come into being before anything that happened in the turn is told: what was
         // granted and ended in one turn must find a guard that can learn it.
         for reply in replies {
@@ -168,10 +174,13 @@ impl Desk {
         for event in &events {
             self.notice(event);
         }
-        for (change, answer) in answers {
+        for (change, answer) in answers.drain(..) {
             // Whether or not anybody still waits for the answer, the guards must know.
             change.tell(&self.book);
             answer.send();
+        }
+        if answers.capacity() <= PREPARED_MAX {
+            self.prepared = answers;
         }
         match own {
             None | Some(Caller::Nobody | Caller::Debt(_) | Caller::Renewal(_)) => {}
@@ -180,8 +189,11 @@ impl Desk {
             }
         }
         self.meter.waiting(self.waiting.len());
-        for event in events {
-            self.broadcast(event);
+        if self.events.receiver_count() > 0 {
+            for event in events {
+                let project_id = self.project.clone();
+                let _ = self.events.send(Arc::new(ProjectEvent { project_id, event }));
+            }
         }
     }
 
@@ -256,12 +268,5 @@ impl Desk {
             policy = report.policy,
             "Deadlock detected on resource {resource_key}"
         );
-    }
-
-    fn broadcast(&self, event: Event) {
-        if self.events.receiver_count() > 0 {
-            let project_id = self.project.clone();
-            let _ = self.events.send(Arc::new(ProjectEvent { project_id, event }));
-        }
     }
 }

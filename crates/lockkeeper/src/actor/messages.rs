@@ -67,16 +67,42 @@ impl Message<OpenOwned> for LockActor {
     }
 }
 
-/// What must happen, sent by whatever is dropped: nobody waits for an answer.
-pub(crate) struct Owed {
-    pub(crate) command: Command,
+/// What must happen, sent by whatever is dropped: nobody waits for an answer. There are only these
+/// few of them, which are small, because each is kept until it is on record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Owed {
+    Release(Release),
+    Cancel(Cancel),
+    EndSession(EndSession),
+}
+
+macro_rules! owed {
+    ($($command:ident),*) => {$(
+        impl From<$command> for Owed {
+            fn from(command: $command) -> Owed {
+                Owed::$command(command)
+            }
+        }
+    )*};
+}
+
+owed!(Release, Cancel, EndSession);
+
+impl From<Owed> for Command {
+    fn from(owed: Owed) -> Command {
+        match owed {
+            Owed::Release(release) => release.into(),
+            Owed::Cancel(cancel) => cancel.into(),
+            Owed::EndSession(end) => end.into(),
+        }
+    }
 }
 
 impl Message<Owed> for LockActor {
     type Reply = ();
 
     async fn handle(&mut self, owed: Owed, _: &mut Context<Self, ()>) {
-        self.turn(owed.command.clone(), Caller::Debt(owed.command));
+        self.turn(owed.into(), Caller::Debt(owed));
     }
 }
 
@@ -182,6 +208,7 @@ impl Acquired {
 
     fn from_told(told: Result<Told, CallError>) -> Result<Acquired, AcquireError> {
         match told? {
+            Told::Guard(guard) => Ok(Acquired::Held(LockGuards::new(vec![guard]))),
             Told::Guards(guards) => Ok(Acquired::Held(LockGuards::new(guards))),
             Told::Tasks(tasks) => {
                 let guards: Vec<LockGuard> = tasks.into_iter().map(|(_, guard)| guard).collect();

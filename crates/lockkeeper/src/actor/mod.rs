@@ -102,7 +102,7 @@ pub(crate) struct Shared {
     /// of its own: nobody holds the one it was started with, so a weak one leads nowhere.
     address: OnceLock<ActorRef<LockActor>>,
     /// What must happen and could not be written: done first in the next life.
-    debts: Mutex<Vec<Command>>,
+    debts: Mutex<Vec<Owed>>,
     /// Whether the sessions of earlier processes have ended, on record.
     adopted: AtomicBool,
     /// How many lives in a row ended before their first turn was written, and why the last one did.
@@ -135,11 +135,11 @@ impl Shared {
         (count > 1).then_some((error, pause.min(RETRY_MAX)))
     }
 
-    pub(crate) fn owe(&self, command: Command) {
-        self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+    pub(crate) fn owe(&self, owed: Owed) {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner).push(owed);
     }
 
-    fn take_debts(&self) -> Vec<Command> {
+    fn take_debts(&self) -> Vec<Owed> {
         std::mem::take(&mut *self.debts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -273,7 +273,7 @@ impl LockActor {
             State::Serving(Box::new(Serving { table, journal, desk: Arc::new(Mutex::new(desk)) }));
         self.resume();
         for debt in self.args.shared.take_debts() {
-            self.turn(debt.clone(), Caller::Debt(debt));
+            self.turn(debt.into(), Caller::Debt(debt));
         }
     }
 

@@ -4,6 +4,7 @@ use crate::{
     clock::Clock,
     fate::{Fate, Word},
 };
+use foldhash::fast::RandomState;
 use lockkeeper_core::{Grant, LockId, LockMode, Resource, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -68,28 +69,29 @@ pub(crate) struct HoldState {
     pub(super) lock: LockId,
     pub(super) resource: Resource,
     pub(super) slots: Mutex<Vec<u32>>,
-    clock: Clock,
+    /// The owner's: its holds count themselves there, and not all where each turn looks.
+    clock: Arc<Clock>,
     pub(super) mode: Mutex<LockMode>,
     pub(super) token: AtomicU64,
     pub(super) fate: Fate,
-    /// How long the lease was when it was granted or renewed, in milliseconds.
+    /// How long the lease was when it was renewed, or when it first asked to be, in milliseconds;
+    /// 0 before that. Most holds never ask, so that their grant need not look at the clock.
     lease: AtomicU64,
     pub(super) renews_itself: AtomicBool,
     changed: Notify,
 }
 
 impl HoldState {
-    fn new(grant: &Grant, clock: Clock) -> HoldState {
-        let lease = grant.expires_at.since(clock.now());
+    fn new(grant: Grant, clock: Arc<Clock>) -> HoldState {
         HoldState {
             lock: grant.lock,
-            resource: grant.resource.clone(),
-            slots: Mutex::new(grant.slots.clone()),
+            resource: grant.resource,
+            slots: Mutex::new(grant.slots),
             clock,
             mode: Mutex::new(grant.mode),
             token: AtomicU64::new(grant.token.get()),
             fate: Fate::new(grant.expires_at.0),
-            lease: AtomicU64::new(lease),
+            lease: AtomicU64::new(0),
             renews_itself: AtomicBool::new(false),
             changed: Notify::new(),
         }
@@ -142,8 +144,10 @@ impl HoldState {
     /// When to renew a lease that renews itself: when a third of it is over, or sooner if that was
     /// missed.
     pub(crate) fn renew_in(&self) -> Duration {
-        let left = Duration::from_millis(self.expires_at().since(self.clock.now()));
-        let lease = Duration::from_millis(self.lease.load(Ordering::Acquire));
+        let left = self.expires_at().since(self.clock.now());
+        let first = self.lease.compare_exchange(0, left, Ordering::AcqRel, Ordering::Acquire);
+        let lease = Duration::from_millis(first.err().unwrap_or(left));
+        let left = Duration::from_millis(left);
         (lease / 3).min(left / 2).max(Duration::from_millis(1))
     }
 
@@ -183,7 +187,7 @@ impl HoldState {
 /// that guards stay valid when the actor is restarted.
 #[derive(Default)]
 pub(crate) struct GuardBook {
-    holds: Mutex<HashMap<LockId, Entry>>,
+    holds: Mutex<HashMap<LockId, Entry, RandomState>>,
 }
 
 /// A hold in the book: whose, and what its guards know of it, if there still are any.
@@ -191,12 +195,12 @@ type Entry = (SessionId, Weak<HoldState>);
 
 impl GuardBook {
     /// What is known of a hold; from now on, if nothing was.
-    pub(crate) fn enter(&self, grant: &Grant, of: SessionId, clock: Clock) -> Arc<HoldState> {
+    pub(crate) fn enter(&self, grant: Grant, of: SessionId, clock: &Arc<Clock>) -> Arc<HoldState> {
         let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = holds.get(&grant.lock).and_then(|(_, state)| state.upgrade());
-        known.unwrap_or_else(|| {
-            let state = Arc::new(HoldState::new(grant, clock));
-            holds.insert(grant.lock, (of, Arc::downgrade(&state)));
+        let entry = holds.entry(grant.lock).or_insert_with(|| (of, Weak::new()));
+        entry.1.upgrade().unwrap_or_else(|| {
+            let state = Arc::new(HoldState::new(grant, clock.clone()));
+            *entry = (of, Arc::downgrade(&state));
             state
         })
     }

@@ -38,14 +38,9 @@ pub struct LockGuard {
 }
 
 impl LockGuard {
-    pub(crate) fn new(grant: &Grant, owner: &Arc<Owner>) -> LockGuard {
-        LockGuard {
-            state: owner.hold(grant),
-            owner: owner.clone(),
-            share: grant.ticket,
-            waited: Duration::from_millis(grant.wait_ms),
-            armed: true,
-        }
+    pub(crate) fn new(grant: Grant, owner: Arc<Owner>) -> LockGuard {
+        let (share, waited) = (grant.ticket, Duration::from_millis(grant.wait_ms));
+        LockGuard { state: owner.hold(grant), owner, share, waited, armed: true }
     }
 
     /// The hold's identity.
