@@ -1,8 +1,9 @@
 //! What the library costs: `cargo bench -p lockkeeper --bench library`, or only a part of it, with
-//! `-- memory`, `-- durable`, `-- verdicts` or `-- recovery`.
+//! `-- memory`, `-- handover`, `-- durable`, `-- verdicts` or `-- recovery`.
 //!
 //! Locks in memory are measured beside an empty kameo actor, a request and a message each, in turns
-//! within one run: that is the floor of the design. Durable ones are measured at growing numbers of
+//! within one run: that is the floor of the design. A hand-over, from the drop of the guard to the
+//! one who has waited having his, is measured beside a mutex of tokio's. Durable ones are measured at growing numbers of
 //! sessions that each wait for every answer. Figures are medians of rounds, with the quarters.
 
 #![allow(missing_docs, reason = "a program")]
@@ -11,7 +12,13 @@
 
 use kameo::{mailbox, prelude::*};
 use lockkeeper::{AcquireError, Config, Durability, LockManager, Resource, Session};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 const ROUND: Duration = Duration::from_millis(250);
 
@@ -26,6 +33,9 @@ fn main() {
     runtime.block_on(async {
         if wants("memory") {
             in_memory(rounds).await;
+        }
+        if wants("handover") {
+            hand_over(rounds).await;
         }
         if wants("durable") {
             durable(rounds).await;
@@ -78,6 +88,65 @@ async fn in_memory(rounds: usize) {
             quarters(ratios, 2)
         );
     }
+}
+
+/// From the moment in which a guard is dropped to the one in which the next in the queue has his.
+async fn hand_over(rounds: usize) {
+    const EACH: usize = 200;
+    println!("hand-over to one who waits, in memory, µs beside a mutex of tokio's");
+    let manager = LockManager::in_memory(Config::in_memory());
+    let pair = sessions(&manager, 2).await;
+    let project = manager.project("bench").await.unwrap();
+    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+    let (mut ours, mut tokios, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let (mut lock, mut plain) = (Vec::new(), Vec::new());
+        for _ in 0..EACH {
+            let held = pair[0].acquire(Resource::file("one")).await.unwrap();
+            let next = pair[1].clone();
+            let next = tokio::spawn(async move {
+                let guard = next.acquire(Resource::file("one")).await.unwrap();
+                (Instant::now(), guard.release().await).0
+            });
+            while project.stats().await.unwrap().tickets == 0 {}
+            lock.push(handed_over(held, next).await);
+            let held = mutex.clone().lock_owned().await;
+            let (next, asked) = (mutex.clone(), Arc::new(AtomicBool::new(false)));
+            let asks = asked.clone();
+            let next = tokio::spawn(async move {
+                let mut lock = std::pin::pin!(next.lock());
+                let asking = std::future::poll_fn(|cx| {
+                    let polled = lock.as_mut().poll(cx);
+                    asks.store(true, Ordering::Release);
+                    polled
+                });
+                let guard = asking.await;
+                (Instant::now(), drop(guard)).0
+            });
+            while !asked.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+            plain.push(handed_over(held, next).await);
+        }
+        let (lock, plain) = (median(lock), median(plain));
+        ratios.push(lock / plain);
+        ours.push(lock);
+        tokios.push(plain);
+    }
+    println!(
+        "  ours {}   tokio's {}   ratio {}",
+        quarters(ours, 1),
+        quarters(tokios, 1),
+        quarters(ratios, 1)
+    );
+}
+
+/// Waits a little, so that everybody sleeps who would; then drops the guard.
+async fn handed_over<G>(held: G, next: tokio::task::JoinHandle<Instant>) -> f64 {
+    tokio::time::sleep(Duration::from_micros(50)).await;
+    let dropped = Instant::now();
+    drop(held);
+    (next.await.unwrap() - dropped).as_secs_f64() * 1e6
 }
 
 async fn durable(rounds: usize) {
@@ -257,6 +326,11 @@ async fn rate<F: Future<Output = u64> + Send + 'static>(each: impl Iterator<Item
         count += task.await.unwrap();
     }
     count as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// The median, and between which figures the middle half lies.
