@@ -17,6 +17,7 @@ mod agents_life;
 mod cancel;
 mod cancel_more;
 mod deadlock;
+mod disk;
 mod drops;
 mod events;
 mod extremes;
