@@ -269,3 +269,75 @@ pub fn lay_out(left: &Left, folder: &Path) -> io::Result<()> {
     }
     left.iter().try_for_each(|(name, bytes)| fs::write(folder.join(name), bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platter(events: &[Event]) -> Platter {
+        let mut platter = Platter::default();
+        events.iter().for_each(|event| platter.replay(event));
+        platter
+    }
+
+    fn made() -> Vec<Event> {
+        vec![Event::Made(0, "a".to_owned()), Event::FolderSynced]
+    }
+
+    fn wrote(at: usize, byte: u8) -> Event {
+        Event::Wrote(0, at, vec![byte; SECTOR])
+    }
+
+    /// All contents that chance finds.
+    fn all(platter: &Platter) -> BTreeSet<Option<Vec<u8>>> {
+        (0..200).map(|seed| platter.leave(Cut::Any(seed)).remove("a")).collect()
+    }
+
+    #[test]
+    fn what_was_synced_is_there_and_nothing_else_is_sure() {
+        let mut events = made();
+        events.extend([wrote(0, 1), Event::Synced(0), wrote(0, 2), wrote(0, 3)]);
+        let platter = platter(&events);
+        assert_eq!(platter.leave(Cut::Synced)["a"], [1; SECTOR]);
+        assert_eq!(platter.leave(Cut::Written)["a"], [3; SECTOR]);
+        let any: BTreeSet<_> = [1, 2, 3].map(|byte| Some(vec![byte; SECTOR])).into();
+        assert_eq!(all(&platter), any);
+    }
+
+    /// The sectors of one write come one by one.
+    #[test]
+    fn a_write_can_be_torn() {
+        let mut events = made();
+        events.extend([wrote(0, 1), wrote(SECTOR, 1), Event::Synced(0)]);
+        events.push(Event::Wrote(0, 0, vec![2; 2 * SECTOR]));
+        let platter = platter(&events);
+        let torn = (0..40).map(|seed| platter.leave(Cut::Torn(seed)).remove("a").unwrap());
+        let torn: BTreeSet<[u8; 2]> = torn.map(|bytes| [bytes[0], bytes[SECTOR]]).collect();
+        assert_eq!(torn, [[1, 1], [1, 2], [2, 1], [2, 2]].into());
+    }
+
+    #[test]
+    fn names_are_sure_when_the_folder_is_synced() {
+        let mut events = vec![Event::Made(0, "a".to_owned()), wrote(0, 1), Event::Synced(0)];
+        assert!(platter(&events).leave(Cut::Synced).is_empty());
+        assert!(all(&platter(&events)).contains(&None));
+        events.extend([Event::FolderSynced, Event::Removed("a".to_owned())]);
+        assert_eq!(platter(&events).leave(Cut::Synced)["a"], [1; SECTOR]);
+        assert!(platter(&events).leave(Cut::Written).is_empty());
+    }
+
+    /// No later sync brings back what a failed one gave up; writing it again does.
+    #[test]
+    fn a_sync_after_a_failed_one_proves_nothing() {
+        let mut events = made();
+        events.extend([wrote(0, 1), Event::Synced(0), wrote(0, 2), Event::SyncFailed(0)]);
+        events.extend([wrote(SECTOR, 3), Event::Synced(0)]);
+        let first = |platter: &Platter, cut| platter.leave(cut)["a"][0];
+        assert_eq!(first(&platter(&events), Cut::Synced), 1);
+        assert_eq!(first(&platter(&events), Cut::Written), 1);
+        assert_eq!(first(&platter(&events), Cut::Cached), 2);
+        assert_eq!(all(&platter(&events)).len(), 2);
+        events.extend([wrote(0, 2), Event::Synced(0)]);
+        assert_eq!(first(&platter(&events), Cut::Synced), 2);
+    }
+}

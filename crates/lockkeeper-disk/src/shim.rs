@@ -1,7 +1,7 @@
 //! Between SQLite and the system: the one file of the project that is `unsafe`, because SQLite is
 //! told of another way to its files in C.
 //!
-//! A copy of SQLite's own way becomes the default one of this process. It opens the files of folders
+//! A copy of SQLite's own way becomes the default of this process. It opens the files of folders
 //! that a [`Disk`](crate::Disk) watches under a second layer, and any other file as ever. The layer
 //! asks the disk before it writes, cuts, syncs or removes anything; it decides nothing itself.
 #![allow(unsafe_code, reason = "this is the border to C")]
