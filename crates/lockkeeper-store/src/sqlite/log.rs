@@ -67,23 +67,25 @@ impl Log {
         Ok(Log { path: with_ending(path, "-wal"), pages, sent: 0, sender })
     }
 
-    /// After a commit: moves the log into the file if it is long enough. That may fail, and is
-    /// tried again after the next commit; what was committed is safe in the log.
-    pub(super) fn tend(&mut self, db: &Connection) {
+    /// After a commit: moves the log into the file if it is long enough. That may fail, which this
+    /// tells, and is tried again after the next commit; what was committed is in the log.
+    pub(super) fn tend(&mut self, db: &Connection) -> bool {
         let pages = self.pages.load(Ordering::Relaxed);
         // It began anew.
         if pages < self.sent {
             self.sent = 0;
         }
         if pages >= PAGES_MAX {
-            if let Err(error) = db.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
-                tracing::debug!(%error, "the log could not be moved into the file");
-            }
             self.sent = pages;
+            if let Err(error) = db.wal_checkpoint_v2(Some(MAIN_DB), CheckpointMode::PASSIVE) {
+                tracing::warn!(%error, "the log could not be moved into the file");
+                return false;
+            }
         } else if pages >= self.sent + PIECE {
             self.sent = pages;
             self.sender.send(&self.path);
         }
+        true
     }
 }
 

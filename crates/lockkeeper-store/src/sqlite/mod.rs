@@ -77,9 +77,8 @@ pub struct SqliteStore {
     db: Connection,
     path: PathBuf,
     synchronous: &'static str,
-    /// Whether something in the log of writes was not seen to be synced. A sync of it may have
-    /// failed, which SQLite does not always tell; systems drop what they could not write, so the
-    /// next sync would succeed without it.
+    /// Whether a sync of the log of writes may have failed: here, or while somebody else had it.
+    /// Systems drop what they could not write, so the next sync would succeed without it.
     unsure: bool,
     reigns: HashMap<Arc<str>, Reigning>,
     prune_from: prune::Cursors,
@@ -154,7 +153,7 @@ impl SqliteStore {
         if !self.db.is_autocommit() {
             self.recover();
         }
-        let SqliteStore { log, db, reigns, unsure, synchronous, .. } = self;
+        let SqliteStore { log, db, reigns, unsure, .. } = self;
         // Looks first, writes then: what records nothing costs no write.
         let writes = batches.iter().any(records_something);
         db.prepare_cached(if writes { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
@@ -172,8 +171,7 @@ impl SqliteStore {
             outcomes.push(outcome.map(drop));
         }
         db.prepare_cached("COMMIT")?.execute([])?;
-        *unsure |= *synchronous != SYNCED;
-        log.tend(db);
+        *unsure |= !log.tend(db);
         for (project, seq) in reached {
             if let Some(reigning) = reigns.get_mut(project) {
                 reigning.seq = seq;
@@ -280,8 +278,7 @@ impl Store for SqliteStore {
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
-        self.unsure |= self.synchronous != SYNCED;
-        self.log.tend(&self.db);
+        self.unsure |= !self.log.tend(&self.db);
         if pruned.is_err() {
             self.recover();
         }
