@@ -11,6 +11,7 @@
 //! | `story.rs` | the recorded life of a store on a disk that is watched |
 //! | `power.rs` | power cuts at any moment (I2, I11, I15) |
 //! | `faults.rs` | a disk that fails at any moment (I2, I11, I15) |
+//! | `damage.rs` | bytes that turn under a store, places that turn read-only |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer.rs` | group commit, and who is told when |
@@ -18,6 +19,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod claims;
+mod damage;
 mod faults;
 mod life;
 mod power;
