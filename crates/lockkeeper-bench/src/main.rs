@@ -50,7 +50,7 @@ use about::About;
 use args::Args;
 use clap::Parser;
 use sheet::Sheet;
-use std::{env, fs, path::Path, process::ExitCode};
+use std::{env, fs, path::Path, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use trouble::{Result, Trouble, trouble};
 
@@ -103,7 +103,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 async fn measure(args: &Args) -> Result<Vec<Sheet>> {
-    let (plan, house) = (args.plan(), peers::house::House::default());
+    let (plan, house) = (args.plan(), Arc::new(peers::house::House::default()));
     let mut sheets = Vec::new();
     for scenario in args.scenarios() {
         for sheet in scenarios::run(scenario, &plan, &house).await? {

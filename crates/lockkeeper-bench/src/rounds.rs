@@ -53,7 +53,7 @@ impl Entry {
     }
 
     /// What is to be reached beside it on a sheet.
-    pub(crate) fn to_reach(mut self, sheet: usize, target: Target) -> Entry {
+    pub(crate) fn reaching(mut self, sheet: usize, target: Target) -> Entry {
         self.targets.push((sheet, target));
         self
     }
@@ -191,7 +191,7 @@ mod tests {
             })
         };
         let target = Target { bound: Bound::Ratio(1.0), columns: vec![] };
-        let theirs = entry("theirs", Entry::new("theirs")).to_reach(1, target.clone());
+        let theirs = entry("theirs", Entry::new("theirs")).reaching(1, target.clone());
         let entries = vec![
             entry("ours", Entry::ours("ours")),
             theirs,

@@ -1,12 +1,9 @@
 //! A store with a long history: so many locks that were taken and given back.
 
 use super::by_hand::ByHand;
-use crate::{
-    place,
-    trouble::{Result, Trouble},
-};
+use crate::{place, trouble::Result};
 use lockkeeper::{Durability, LockManager, Resource};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
@@ -54,12 +51,5 @@ impl History {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("locks.db")
-    }
-
-    /// How large the file is.
-    pub(crate) fn bytes(&self) -> Result<u64> {
-        let path = self.path();
-        let size = |path: &Path| path.metadata().map(|data| data.len());
-        size(&path).map_err(Trouble::from)
     }
 }

@@ -26,7 +26,8 @@ pub(crate) struct House {
     postgres: Started<Postgres>,
     mariadb: Started<Mariadb>,
     etcd: Started<Etcd>,
-    history: OnceCell<Arc<History>>,
+    new_history: OnceCell<Arc<History>>,
+    long_history: OnceCell<Arc<History>>,
 }
 
 /// How long one sleeps who asks again: up to this.
@@ -38,10 +39,11 @@ impl House {
         self.daemon.get_or_try_init(Daemon::start).await.cloned()
     }
 
-    /// A store with so many rows that are over; the first one who asks says how many.
+    /// A store with so many rows that are over, or none; the first one who asks says how many.
     pub(crate) async fn history(&self, rows: usize) -> Result<Arc<History>> {
         let write = || async { Ok(Arc::new(History::write(rows).await?)) };
-        self.history.get_or_try_init(write).await.cloned()
+        let cell = if rows == 0 { &self.new_history } else { &self.long_history };
+        cell.get_or_try_init(write).await.cloned()
     }
 
     pub(crate) async fn redis(&self, keeps: Keeps) -> result::Result<Arc<Redis>, Missing> {

@@ -40,9 +40,9 @@ fn race(plan: &Plan, durability: Durability) -> Race {
         batched = batched.job(move || by_hand(durability, clients, clients, window));
     }
     if durability == Durability::Power {
-        one_by_one = one_by_one.to_reach(0, with_many(8.0, plan));
+        one_by_one = one_by_one.reaching(0, with_many(8.0, plan));
     }
-    let entries = vec![ours, bare, one_by_one, batched.to_reach(0, with_many(0.6, plan))];
+    let entries = vec![ours, bare, one_by_one, batched.reaching(0, with_many(0.6, plan))];
     Race {
         scenario: "durable",
         sheets: vec![(

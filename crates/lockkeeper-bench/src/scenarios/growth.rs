@@ -8,7 +8,6 @@ use crate::{
     peers::{
         Client, Granted, Key, Peer,
         daemon::{Caller, Daemon},
-        history::History,
         house::House,
         library::{Agent, Library, PROJECT},
     },
@@ -18,7 +17,7 @@ use crate::{
 };
 use lockkeeper::{Durability, Resource, Session};
 use std::{fs, sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{sync::OnceCell, task::JoinSet};
 
 const SCENARIO: &str = "growth";
 
@@ -27,11 +26,11 @@ pub(crate) fn rows(plan: &Plan) -> usize {
     plan.size(1_000_000, 10_000)
 }
 
-pub(crate) async fn run(plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
+pub(crate) async fn run(plan: &Plan, house: &Arc<House>) -> Result<Vec<Sheet>> {
     let mut sheets = plan.rounds.run(waiters(plan)).await?;
-    sheets.extend(plan.rounds.run(agents(plan).await?).await?);
+    sheets.extend(plan.rounds.run(agents(plan)).await?);
     sheets.extend(plan.rounds.run(projects(plan)).await?);
-    sheets.extend(plan.rounds.run(history(plan, house).await?).await?);
+    sheets.extend(plan.rounds.run(history(plan, house)).await?);
     sheets.extend(plan.rounds.run(memory(plan)).await?);
     Ok(sheets)
 }
@@ -41,7 +40,7 @@ fn sizes(title: &str, columns: &[&str], entries: Vec<Entry>) -> Race {
     let at_most = Target { bound: Bound::AtMostRatio(1.25), columns: vec![] };
     let mut entries = entries.into_iter();
     let first = entries.next();
-    let entries = first.into_iter().chain(entries.map(|each| each.to_reach(0, at_most.clone())));
+    let entries = first.into_iter().chain(entries.map(|each| each.reaching(0, at_most.clone())));
     Race {
         scenario: SCENARIO,
         sheets: vec![(title.to_owned(), Unit::PairsPerSecond)],
@@ -73,18 +72,21 @@ fn waiters(plan: &Plan) -> Race {
 }
 
 /// Others at work beside so many agents who wait for each other without an end in sight.
-async fn agents(plan: &Plan) -> Result<Race> {
+fn agents(plan: &Plan) -> Race {
     let window = plan.window;
-    let mut entries = Vec::new();
-    for count in plan.size(vec![10, 1_000, 100_000], vec![10, 1_000]) {
-        let stuck = Arc::new(Stuck::new(count).await?);
-        let entry = Entry::ours(format!("{count} agents waiting in a random graph"));
-        entries.push(entry.job(move || {
+    let entry = |count: usize| {
+        let stuck = Arc::new(OnceCell::new());
+        Entry::ours(format!("{count} agents waiting in a random graph")).job(move || {
             let stuck = stuck.clone();
-            async move { Ok(vec![load::uncontended(&stuck.library, 16, window).await?]) }
-        }));
-    }
-    Ok(sizes("own locks of 16 others, in the same project, in memory", &["pairs/s"], entries))
+            async move {
+                let stuck: &Stuck = stuck.get_or_try_init(|| Stuck::new(count)).await?;
+                Ok(vec![load::uncontended(&stuck.library, 16, window).await?])
+            }
+        })
+    };
+    let entries = plan.size(vec![10, 1_000, 100_000], vec![10, 1_000]);
+    let entries = entries.into_iter().map(entry).collect();
+    sizes("own locks of 16 others, in the same project, in memory", &["pairs/s"], entries)
 }
 
 /// Agents who wait, each holding what others wait for.
@@ -177,14 +179,14 @@ impl Client for Wanders {
 }
 
 /// The same work on a store that is new, and on one that has seen much.
-async fn history(plan: &Plan, house: &House) -> Result<Race> {
-    let (window, rows) = (plan.window, rows(plan));
-    let full = house.history(rows).await?;
-    let megabytes = full.bytes()? >> 20;
-    let entry = |name: String, history: Arc<History>| {
+fn history(plan: &Plan, house: &Arc<House>) -> Race {
+    let window = plan.window;
+    let entry = |name: String, rows: usize| {
+        let house = house.clone();
         Entry::ours(name).job(move || {
-            let history = history.clone();
+            let house = house.clone();
             async move {
+                let history = house.history(rows).await?;
                 let library = Library::at(&history.path(), Durability::Process).await?;
                 let rate = load::uncontended(&library, CLIENTS, window).await?;
                 library.shutdown().await;
@@ -192,11 +194,12 @@ async fn history(plan: &Plan, house: &House) -> Result<Race> {
             }
         })
     };
+    let rows = rows(plan);
     let entries = vec![
-        entry("a new store".to_owned(), Arc::new(History::write(0).await?)),
-        entry(format!("{rows} released rows in it, {megabytes} MB"), full),
+        entry("a new store".to_owned(), 0),
+        entry(format!("{rows} released rows in it"), rows),
     ];
-    Ok(sizes("own locks of 64 clients, durable", &["pairs/s"], entries))
+    sizes("own locks of 64 clients, durable", &["pairs/s"], entries)
 }
 
 /// What one more agent who waits costs a daemon.
@@ -213,7 +216,7 @@ fn memory(plan: &Plan) -> Race {
         sheets: vec![("memory of a session that waits".to_owned(), Unit::Bytes)],
         across: "",
         columns: vec!["for each".to_owned()],
-        entries: vec![entry.to_reach(0, target)],
+        entries: vec![entry.reaching(0, target)],
     }
 }
 

@@ -94,7 +94,7 @@ async fn rows(
 ) -> Result<Vec<Entry>> {
     let mut ours = row(Entry::ours("lockkeeper serve"), columns, house.daemon().await?, work);
     if let Some((sheet, target)) = own {
-        ours = ours.to_reach(sheet, target);
+        ours = ours.reaching(sheet, target);
     }
     let everysec = |waits| house.redis_unix(Keeps::EverySecond, waits);
     let (quick, patient) = (Waits::Polls(POLL), Waits::Polls(PATIENT));

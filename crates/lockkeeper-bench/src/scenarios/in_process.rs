@@ -62,7 +62,7 @@ fn uncontended(plan: &Plan) -> Race {
     let floor = Entry::new("floor: empty actor, ask + tell");
     let floor = fresh(floor, columns, || async { Ok(Floor::start()) }, work);
     let mut entries = ours(columns, work);
-    entries.push(floor.to_reach(0, times(0.6, columns, 0)));
+    entries.push(floor.reaching(0, times(0.6, columns, 0)));
     entries.extend(maps(columns, work));
     Race {
         scenario: SCENARIO,
@@ -79,7 +79,7 @@ fn hand_over(plan: &Plan) -> Race {
     let mutex = fresh(mutex, &CROWDS, || async { Ok(OneMutex::default()) }, work);
     let mut entries = ours(&CROWDS, work);
     // At most twice as long as there.
-    entries.push(mutex.to_reach(0, times(0.5, &CROWDS, 0)));
+    entries.push(mutex.reaching(0, times(0.5, &CROWDS, 0)));
     entries.extend(maps(&CROWDS, work));
     Race {
         scenario: SCENARIO,

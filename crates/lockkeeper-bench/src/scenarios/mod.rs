@@ -17,9 +17,10 @@ use crate::{
     sheet::{Bound, Sheet, Target},
     trouble::Result,
 };
+use std::sync::Arc;
 
 /// Measures one scenario.
-pub(crate) async fn run(scenario: Scenario, plan: &Plan, house: &House) -> Result<Vec<Sheet>> {
+pub(crate) async fn run(scenario: Scenario, plan: &Plan, house: &Arc<House>) -> Result<Vec<Sheet>> {
     match scenario {
         Scenario::InProcess => in_process::run(plan).await,
         Scenario::Durable => durable::run(plan).await,

@@ -142,7 +142,7 @@ pub(crate) async fn other<P: Peer + Clone>(
         Err(why) => Entry::new(name).absent(why),
     };
     for (sheet, target) in targets {
-        entry = entry.to_reach(*sheet, target.clone());
+        entry = entry.reaching(*sheet, target.clone());
     }
     Some(entry)
 }
