@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 /// How long a server may take to serve, and to end when it is asked to.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
-const ENDS_WITHIN: Duration = Duration::from_secs(5);
+const ENDS_WITHIN: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 5_000 });
 
 /// A server and its folder; both end with this.
 pub(crate) struct Server {
@@ -109,9 +109,13 @@ mod tests {
     use super::*;
 
     fn shell(line: &str) -> Server {
+        shell_with(line, Signal::TERM)
+    }
+
+    fn shell_with(line: &str, end: Signal) -> Server {
         let mut command = Command::new("sh");
         command.args(["-c", line]);
-        Server::start(command, place::folder().unwrap(), Signal::TERM).unwrap()
+        Server::start(command, place::folder().unwrap(), end).unwrap()
     }
 
     #[test]
@@ -119,6 +123,14 @@ mod tests {
         let server = shell("exec sleep 600");
         let there = std::path::PathBuf::from(format!("/proc/{}", server.pid()));
         assert!(there.exists());
+        drop(server);
+        assert!(!there.exists());
+    }
+
+    #[test]
+    fn a_server_that_does_not_care_is_killed() {
+        let server = shell_with("exec sleep 600", Signal::CONT);
+        let there = std::path::PathBuf::from(format!("/proc/{}", server.pid()));
         drop(server);
         assert!(!there.exists());
     }
