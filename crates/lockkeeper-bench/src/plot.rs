@@ -14,12 +14,12 @@ use plotters::{
 };
 use std::path::Path;
 
-const WIDTH: u32 = 960;
+const WIDTH: u32 = 1000;
 const ROW: u32 = 24;
 const HEAD: u32 = 56;
 /// Where bars begin and end.
-const LEFT: i32 = 340;
-const RIGHT: i32 = 730;
+const LEFT: i32 = 380;
+const RIGHT: i32 = 780;
 
 const OURS: RGBColor = RGBColor(29, 111, 164);
 const THEIRS: RGBColor = RGBColor(176, 182, 190);
@@ -60,19 +60,19 @@ fn panel(sheet: &Sheet, area: &Area<'_>) -> Result<()> {
         }
     };
     let better = if sheet.unit.more_is_better() { "more is better" } else { "less is better" };
-    write(area, &head, (16, 18), &INK, 16, HPos::Left)?;
+    write(area, &head, (16, 18), &INK, 20, HPos::Left)?;
     let unit = format!("{}, {better}; powers of ten", sheet.unit.words());
-    write(area, &unit, (16, 38), &PALE, 12, HPos::Left)?;
+    write(area, &unit, (16, 38), &PALE, 15, HPos::Left)?;
     let medians: Vec<Option<f64>> = (0..sheet.rows.len())
         .map(|row| sheet.quarters(row, column).map(|all| all.median).filter(|it| *it > 0.0))
         .collect();
     let scale = Scale::of(medians.iter().flatten().copied());
     for (at, (row, median)) in sheet.rows.iter().zip(medians).enumerate() {
         let middle = (HEAD + ROW * at as u32 + ROW / 2) as i32;
-        write(area, &row.name, (LEFT - 10, middle), &INK, 13, HPos::Right)?;
+        write(area, &row.name, (LEFT - 10, middle), &INK, 16, HPos::Right)?;
         let Some(median) = median else {
             let why = row.missing.as_deref().unwrap_or("not measured");
-            write(area, why, (LEFT, middle), &PALE, 12, HPos::Left)?;
+            write(area, why, (LEFT, middle), &PALE, 15, HPos::Left)?;
             continue;
         };
         let end = scale.place(median);
@@ -85,7 +85,7 @@ fn panel(sheet: &Sheet, area: &Area<'_>) -> Result<()> {
         {
             said = format!("{said}   ×{}", short(ratio.median));
         }
-        write(area, &said, (end + 8, middle), &INK, 12, HPos::Left)?;
+        write(area, &said, (end + 8, middle), &INK, 15, HPos::Left)?;
     }
     Ok(())
 }

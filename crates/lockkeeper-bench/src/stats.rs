@@ -28,7 +28,7 @@ pub(crate) fn at(sorted: &[f64], share: f64) -> Option<f64> {
     Some(low + (high - low) * place.fract())
 }
 
-/// A figure with three digits that count, and `k` or `M` where it is large.
+/// A figure with two or three digits that count, and `k` or `M` where it is large.
 pub(crate) fn short(figure: f64) -> String {
     let (figure, end) = match figure.abs() {
         size if size >= 999_500.0 => (figure / 1e6, " M"),
@@ -38,7 +38,9 @@ pub(crate) fn short(figure: f64) -> String {
     let digits = match figure.abs() {
         size if size >= 99.95 || size == 0.0 => 0,
         size if size >= 9.995 => 1,
-        _ => 2,
+        size if size >= 0.095 => 2,
+        size if size >= 0.0095 => 3,
+        _ => 4,
     };
     format!("{figure:.digits$}{end}")
 }
@@ -63,6 +65,8 @@ mod tests {
         let written = |figure: f64| short(figure);
         assert_eq!(written(0.0), "0");
         assert_eq!(written(0.834), "0.83");
+        assert_eq!(written(0.0834), "0.083");
+        assert_eq!(written(0.00123), "0.0012");
         assert_eq!(written(12.34), "12.3");
         assert_eq!(written(999.6), "1000");
         assert_eq!(written(9_994.0), "9994");
