@@ -6,6 +6,7 @@ use crate::{
     stats,
     trouble::{Result, Trouble, trouble},
 };
+use futures_util::future::try_join_all;
 use std::{
     sync::{
         Arc,
@@ -273,8 +274,10 @@ fn granted(outcome: Granted) -> Result<()> {
 
 async fn connect<P: Peer>(peer: &P, clients: usize) -> Result<Vec<P::Client>> {
     let mut connected = Vec::with_capacity(clients);
-    for nth in 0..clients {
-        connected.push(peer.client(nth).await?);
+    while connected.len() < clients {
+        let first = connected.len();
+        let some = first..clients.min(first + peer.at_once());
+        connected.extend(try_join_all(some.map(|nth| peer.client(nth))).await?);
     }
     Ok(connected)
 }

@@ -74,6 +74,10 @@ impl Peer for Library {
     async fn client(&self, nth: usize) -> Result<Agent> {
         self.agent(PROJECT, nth).await
     }
+
+    fn at_once(&self) -> usize {
+        256
+    }
 }
 
 impl Peer for Arc<Library> {

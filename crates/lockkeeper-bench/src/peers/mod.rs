@@ -28,6 +28,11 @@ pub(crate) trait Peer: Send + Sync + 'static {
 
     /// The client of this number, ready to ask.
     fn client(&self, nth: usize) -> impl Future<Output = Result<Self::Client>> + Send;
+
+    /// How many may get ready at once, where thousands would take long one after the other.
+    fn at_once(&self) -> usize {
+        1
+    }
 }
 
 /// Who asks it.
