@@ -10,6 +10,8 @@
 //! - The *world* has agents of many kinds at work: in order and out of order, readers and writers,
 //!   batches, permits, parents who wait for children, callers who vanish, leases that run out,
 //!   clocks that jump, garbage. [`Fences`] are the resources behind the locks.
+//! - [`history`] takes what real clients saw of a real service, and decides whether a lock service
+//!   can have been behind it.
 //! - [`simulate`] runs some projects for so many steps and ends with a [`Report`], or with a
 //!   [`Failure`]: the seed, and the shortest history that [`shrink`] found.
 //!
@@ -27,6 +29,7 @@
 
 mod bench;
 mod fence;
+pub mod history;
 mod inside;
 mod model;
 mod report;
