@@ -329,16 +329,24 @@ impl Connection {
         let read = self.stream.try_read(&mut piece).map_err(|_| End::Gone)?;
         let Some(count) = read else { return Ok(()) };
         let mut lines = std::mem::replace(&mut self.lines, Lines::new(0));
+        // Part of a line is nothing that was said: whoever drips bytes is silent.
+        let mut has_spoken = false;
+        let mut take = |piece: Piece<'_>| {
+            has_spoken = true;
+            self.heard(piece);
+        };
         match count {
-            0 => lines.end(|piece| self.heard(piece)),
-            _ => lines.take(piece.filled(), |piece| self.heard(piece)),
+            0 => lines.end(&mut take),
+            _ => lines.take(piece.filled(), &mut take),
         }
         self.lines = lines;
         if count == 0 {
             return Err(End::Closed);
         }
-        self.heard = Instant::now();
-        self.house.stir_at(self.heard);
+        if has_spoken {
+            self.heard = Instant::now();
+            self.house.stir_at(self.heard);
+        }
         self.answer_more();
         Ok(())
     }

@@ -10,7 +10,10 @@ use std::{
     process::Command,
     time::Duration,
 };
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpStream, UnixStream},
+};
 
 const SECRET: &str = "not to be guessed";
 
@@ -244,6 +247,27 @@ async fn a_connection_that_holds_nothing_and_says_nothing_is_closed() {
     }
     assert_eq!(holder.stats().await["holds"], 1);
     listener.call("ping", json!({})).await.unwrap();
+    daemon.stop().await;
+}
+
+/// A byte now and then, and never a line: a connection that is kept open for nothing.
+#[tokio::test]
+async fn a_connection_that_only_drips_is_silent() {
+    let place = Place::new();
+    let limits = Limits { idle: Duration::from_millis(200), ..Limits::default() };
+    let config = ServerConfig { limits, ..place.server() };
+    let daemon = place.start_with(place.config(), config).await;
+    let (read, mut write) = UnixStream::connect(place.socket()).await.unwrap().into_split();
+    let drips = tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut told = String::new();
+    let all = BufReader::new(read).read_to_string(&mut told);
+    tokio::time::timeout(LONG, all).await.expect("it is cut").unwrap();
+    assert!(told.contains("nothing was asked"), "{told}");
+    drips.abort();
     daemon.stop().await;
 }
 
