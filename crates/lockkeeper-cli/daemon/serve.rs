@@ -136,8 +136,8 @@ fn keep_a_log(to: impl for<'a> MakeWriter<'a> + Send + Sync + 'static, colours: 
 
 /// Opens the store and the doors.
 async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
-    let config = config(here, wanted)?;
-    allow_many_connections();
+    let mut config = config(here, wanted)?;
+    config.limits.connections = allow_many_connections();
     if let Some(folder) = here.store.parent() {
         crate::places::runtime::make_private(folder).map_err(|error| {
             let what = format!("the folder {} cannot be made: {error}", folder.display());
@@ -159,13 +159,19 @@ async fn begin(here: &Here, wanted: &Serve) -> Result<Server, Trouble> {
     started.map_err(|error| unserved(here, &error))
 }
 
+/// So many connections there may be, if the system has room for them.
+const CONNECTIONS_MAX: u64 = 32_768;
+
 /// Every connection is an open file; what a shell allows is often fewer than the system would.
-fn allow_many_connections() {
+/// Says how many there can be: a quarter of the files is for everything else.
+fn allow_many_connections() -> usize {
     let mut files = process::getrlimit(process::Resource::Nofile);
     files.current = files.maximum;
     if let Err(error) = process::setrlimit(process::Resource::Nofile, files) {
         tracing::warn!(%error, "the number of open files stays as it is");
     }
+    let files = process::getrlimit(process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((files / 4).saturating_mul(3).clamp(64, CONNECTIONS_MAX)).unwrap_or(64)
 }
 
 fn config(here: &Here, wanted: &Serve) -> Result<ServerConfig, Trouble> {
