@@ -1,8 +1,10 @@
 //! A daemon in a process of its own, with a store and a socket of its own.
 
 use lockkeeper::remote::Address;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     io::{BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
@@ -11,14 +13,25 @@ use tempfile::TempDir;
 pub(crate) struct Daemon {
     folder: TempDir,
     process: Child,
+    said: String,
 }
 
 impl Daemon {
     pub(crate) fn start() -> Daemon {
+        Daemon::start_with(&[])
+    }
+
+    /// With these arguments as well, which another start does without.
+    pub(crate) fn start_with(args: &[&str]) -> Daemon {
         // The path of a socket must be short, and a build folder need not be.
         let folder = TempDir::with_prefix_in("lk", "/tmp").expect("a folder in /tmp");
-        let process = begin(&folder);
-        Daemon { folder, process }
+        let (process, said) = begin(&folder, args);
+        Daemon { folder, process, said }
+    }
+
+    /// What it said when it began to serve.
+    pub(crate) fn said(&self) -> serde_json::Value {
+        serde_json::from_str(&self.said).expect("JSON")
     }
 
     /// Kills it in whatever it is at.
@@ -29,18 +42,48 @@ impl Daemon {
 
     /// Starts it on what the one before left behind.
     pub(crate) fn start_again(&mut self) {
-        self.process = begin(&self.folder);
+        (self.process, self.said) = begin(&self.folder, &[]);
+    }
+
+    /// Stops it where it is, as a machine that sleeps does.
+    pub(crate) fn pause(&self) {
+        signal(&self.process, Signal::STOP);
+    }
+
+    /// Lets it go on as if nothing had happened.
+    pub(crate) fn go_on(&self) {
+        signal(&self.process, Signal::CONT);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its folder; it goes with it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
     }
 
     pub(crate) fn address(&self) -> Address {
-        Address::Unix(self.folder.path().join("s"))
+        Address::Unix(self.socket())
     }
 }
 
+/// Sends a signal to a process that we started and that was not waited for yet.
+pub(crate) fn signal(process: &Child, signal: Signal) {
+    let pid = Pid::from_child(process);
+    kill_process(pid, signal).expect("it is ours");
+}
+
 /// Starts it, and waits until it says that it serves.
-fn begin(folder: &TempDir) -> Child {
+fn begin(folder: &TempDir, args: &[&str]) -> (Child, String) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_lockkeeper"))
         .args(["serve", "--json"])
+        .args(args)
         .env_clear()
         .env("HOME", folder.path())
         .env("LOCKKEEPER_STORE", folder.path().join("locks.db"))
@@ -54,7 +97,7 @@ fn begin(folder: &TempDir) -> Child {
     let stdout = process.stdout.as_mut().expect("a pipe");
     BufReader::new(stdout).read_line(&mut said).expect("it says something");
     assert!(said.contains(r#""ok":true"#), "it does not serve: {said}");
-    process
+    (process, said)
 }
 
 impl Drop for Daemon {

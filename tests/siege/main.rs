@@ -1,9 +1,28 @@
+//! Everything at once, from outside: real processes that are killed, paused, cut off and overloaded.
+//!
+//! | file | what it tries |
+//! |---|---|
+//! | `main.rs` | a daemon that is killed under load |
+//! | `witness.rs` | what clients saw under torment is judged: a lock service, or not |
+//! | `client.rs`, `notes.rs` | those clients, and what they write down |
+//! | `load.rs` | more of everything than anybody should ask for |
+//! | `fence.rs`, `proxy.rs` | what the locks protect; a line that can be cut |
+//! | `daemon.rs` | a daemon in a process of its own |
+//!
 //! A daemon that is killed again and again, in the middle of everything: nothing that was
 //! acknowledged is lost, nobody meets anybody inside, and who waits keeps the place.
 //!
 //! `LOCKKEEPER_SIEGE_ROUNDS=1000 cargo test --test siege` kills it more often.
 
+#![allow(clippy::print_stdout, reason = "what was tried, for whoever runs it by hand")]
+
+mod client;
 mod daemon;
+mod fence;
+mod load;
+mod notes;
+mod proxy;
+mod witness;
 
 use daemon::Daemon;
 use lockkeeper::{
