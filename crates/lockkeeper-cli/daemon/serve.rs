@@ -6,7 +6,13 @@
 //! somebody reads to its end, or a lock of `flock`.
 
 use super::{log::Log, start::beside};
-use crate::{args::daemon::Serve, exit::Exit, output, places::Here, trouble::Trouble};
+use crate::{
+    args::daemon::Serve,
+    exit::Exit,
+    output::{self, words},
+    places::Here,
+    trouble::Trouble,
+};
 use lockkeeper::{Config, LockManager, Prometheus, StoreError};
 use lockkeeper_server::{
     ServeError, Server, ServerConfig, StopReason, TcpConfig, Token, http::HttpConfig,
@@ -24,7 +30,12 @@ use std::{
     sync::Arc,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{filter::Targets, fmt::MakeWriter, layer::SubscriberExt};
+use tracing_subscriber::{
+    field::MakeExt,
+    filter::Targets,
+    fmt::{MakeWriter, format::debug_fn},
+    layer::SubscriberExt,
+};
 
 /// What is logged, unless `LOCKKEEPER_LOG` says otherwise.
 const LOGGED: &str = "info,kameo=warn";
@@ -128,7 +139,15 @@ fn serving(here: &Here, server: &Server) -> Value {
 fn keep_a_log(to: impl for<'a> MakeWriter<'a> + Send + Sync + 'static, colours: bool) {
     let wanted = env::var("LOCKKEEPER_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
     let targets = wanted.or_else(|| LOGGED.parse().ok()).unwrap_or_default();
-    let layer = tracing_subscriber::fmt::layer().with_writer(to).with_ansi(colours);
+    // What others named is in it: no name may begin a line of its own, or write over a terminal.
+    let fields = debug_fn(|to, field, value| match (field.name(), format!("{value:?}")) {
+        ("message", said) => write!(to, "{}", words::plain(&said)),
+        (name, said) => write!(to, "{name}={}", words::plain(&said)),
+    });
+    let layer = tracing_subscriber::fmt::layer()
+        .fmt_fields(fields.delimited(" "))
+        .with_writer(to)
+        .with_ansi(colours);
     let subscriber = tracing_subscriber::registry().with(targets).with(layer);
     // The first one to say where the log goes decides; nobody does before this.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -10,7 +10,10 @@
 //!
 //! No recursion: a queue can be long.
 
-use super::style::{Ink, Style};
+use super::{
+    style::{Ink, Style},
+    words,
+};
 use lockkeeper::{DeadlockReport, EdgeKind, Participant, SessionId, WaitEdge, WaitGraph};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,7 +169,7 @@ impl<'a> Drawing<'a> {
                 (None, _) => format!("{next} itself"),
             })
             .collect();
-        format!("waits for {}", parts.join(" and for "))
+        words::plain(&format!("waits for {}", parts.join(" and for ")))
     }
 }
 
@@ -178,7 +181,7 @@ fn names(graph: &WaitGraph) -> BTreeMap<SessionId, String> {
     }
     let mut names = BTreeMap::new();
     for (agent, mut sessions) in of_agent {
-        let agent: String = agent.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let agent = words::plain(agent);
         sessions.sort_unstable();
         for (at, session) in sessions.iter().enumerate() {
             let name = match sessions.len() {
@@ -204,7 +207,7 @@ pub(crate) fn ring(report: &DeadlockReport) -> Vec<String> {
             _ => "│ ",
         };
         let lost = if one.rank.session == report.victim { "  ✗ gives way" } else { "" };
-        format!("{mark} {} {}{lost}", one.rank.agent, waits(one, next))
+        words::plain(&format!("{mark} {} {}{lost}", one.rank.agent, waits(one, next)))
     })
     .collect()
 }

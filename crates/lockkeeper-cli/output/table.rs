@@ -1,6 +1,9 @@
 //! Columns that line up and, on a terminal, fit its width.
 
-use super::style::{Ink, Style};
+use super::{
+    style::{Ink, Style},
+    words,
+};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -23,7 +26,7 @@ impl Table {
     /// Adds a row; it has as many cells as the head.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(cells.len(), self.head.len());
-        self.rows.push(cells.map(|cell| clean(&cell)).into());
+        self.rows.push(cells.map(|cell| words::plain(&cell)).into());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,11 +95,6 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     let start: String = text.chars().take(kept - tail).collect();
     let end: String = text.chars().skip(length - tail).collect();
     format!("{start}…{end}")
-}
-
-/// Names come from outside and may hold anything.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

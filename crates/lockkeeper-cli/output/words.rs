@@ -77,10 +77,32 @@ pub(crate) fn are(number: usize, what: &str) -> String {
     format!("{} {verb}", count(number, what))
 }
 
+/// A text somebody else wrote, on one line, without anything a terminal would obey.
+///
+/// Names come from outside and may hold anything: what clears a screen, a line that looks like one
+/// of ours, or signs that turn the direction of writing, so that a name reads as another one.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect()
+}
+
+/// The same for a text that has lines of its own.
+pub(crate) fn plain_lines(text: &str) -> String {
+    text.chars().map(|c| if is_obeyed(c) && c != '\n' { ' ' } else { c }).collect()
+}
+
+/// Whether a sign is not shown, but changes how others are.
+fn is_obeyed(c: char) -> bool {
+    let breaks_or_turns = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || breaks_or_turns
+}
+
 /// A text somebody else wrote, in quotes, on one line, and not without end.
 pub(crate) fn quoted(text: &str) -> String {
     const LONGEST: usize = 120;
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = plain(text);
     match clean.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("'{}…'", &clean[..end]),
         None => format!("'{clean}'"),
@@ -132,5 +154,12 @@ mod tests {
     fn what_others_wrote_cannot_write_over_the_terminal() {
         assert_eq!(quoted("a\x1b[2Jb\nc"), "'a [2Jb c'");
         assert_eq!(quoted(&"ü".repeat(500)).chars().count(), 123);
+        assert_eq!(plain("ann\u{9b}31m\r\u{202e}bob\u{2069}\u{2028}\u{200f}."), "ann 31m  bob   .");
+        assert_eq!(
+            plain("né, 名, 👩\u{200d}🚀"),
+            "né, 名, 👩\u{200d}🚀",
+            "what is only shown stays"
+        );
+        assert_eq!(plain_lines("a\x1bb\nc\u{202e}d"), "a b\nc d");
     }
 }

@@ -10,7 +10,10 @@ mod tests;
 
 use crate::{
     exit::Exit,
-    output::style::{Ink, Style},
+    output::{
+        style::{Ink, Style},
+        words,
+    },
 };
 use lockkeeper::{CallError, StoreError, Timestamp, Unavailable};
 use serde_json::{Map, Value};
@@ -164,8 +167,10 @@ impl Trouble {
         if is_fault {
             text.push_str(&format!("{} ", style.paint(Ink::Bad, "error:")));
         }
-        text.push_str(&self.message);
+        // What others named is in it.
+        text.push_str(&words::plain_lines(&self.message));
         if let Some(next) = &self.next {
+            let next = words::plain(next);
             text.push_str(&format!("\n{} {next}", style.paint(Ink::Quiet, "next:")));
         }
         text

@@ -82,7 +82,8 @@ fn message(refusal: &Refusal, asker: &Asker<'_>) -> String {
         Refusal::NotHolder { holder: Some(holder), .. } if *holder.agent == *asker.agent => {
             format!(
                 "{} is held by {} in another way, such as a `lockkeeper run`, and ends with that",
-                holder.resource, holder.agent
+                holder.resource,
+                words::plain(&holder.agent)
             )
         }
         Refusal::NotHolder { holder: Some(holder), .. } => {
@@ -92,7 +93,7 @@ fn message(refusal: &Refusal, asker: &Asker<'_>) -> String {
             let lines: Vec<String> = failed.iter().map(|one| unclaimed(one, asker)).collect();
             format!("nothing was claimed:\n{}", lines.join("\n"))
         }
-        other => other.to_string(),
+        other => words::plain(&other.to_string()),
     }
 }
 
@@ -123,7 +124,7 @@ fn locked_by(holder: &Holder, asker: &Asker<'_>) -> String {
     let you = if *holder.agent == *asker.agent { " (you)" } else { "" };
     format!(
         "is locked by {}{you}{}, {}",
-        holder.agent,
+        words::plain(&holder.agent),
         words::mode(holder.mode),
         taken(holder, asker)
     )
@@ -163,7 +164,7 @@ fn ring(report: &DeadlockReport, asker: &Asker<'_>) -> String {
     }
     if let Some(victim) = report.victim() {
         let name = &*victim.rank.agent;
-        let who = if name == asker.agent { "you" } else { name };
+        let who = if name == asker.agent { "you".to_owned() } else { words::plain(name) };
         text.push_str(&format!("\n{who} gave way"));
         match report.freed.len() {
             0 => {}

@@ -36,7 +36,7 @@ pub(super) async fn force_unlock(
     let answer = desk.command(unlock).await?;
     match answer.map_err(|error| desk.told(&error, Wanted::Admin))? {
         lockkeeper::Answer::ForceUnlocked { previous } => {
-            let agents: Vec<String> = previous.iter().map(|one| one.agent.to_string()).collect();
+            let agents: Vec<String> = previous.iter().map(|one| words::plain(&one.agent)).collect();
             let now = desk.now();
             let holders: Vec<Value> =
                 previous.iter().map(|holder| shape::holder(holder, now)).collect();

@@ -183,7 +183,7 @@ impl Counted {
         let mut lines: Vec<String> =
             rows.iter().map(|(what, number)| format!("{what:<28}{number}")).collect();
         if with_project {
-            lines.insert(0, self.project.clone());
+            lines.insert(0, words::plain(&self.project));
         }
         if !self.contended.is_empty() {
             let mut table = Table::new(&["MOST WAITED FOR", "WAITING", "LONGEST"]);

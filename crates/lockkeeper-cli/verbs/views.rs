@@ -222,7 +222,7 @@ fn summary(held: usize, waits: usize, project: &str, look: &Look, style: Style) 
         // Whoever starts the daemon gives them their full time again.
         false => "; no daemon runs: leases begin anew with the next one",
     };
-    style.paint(Ink::Quiet, &format!("{what} in {project}{rest}"))
+    style.paint(Ink::Quiet, &words::plain(&format!("{what} in {project}{rest}")))
 }
 
 fn row(holder: &Holder, waiting: String, now: Timestamp) -> [String; 7] {
@@ -279,7 +279,7 @@ pub(super) fn inspection(found: &Inspection, now: Timestamp) -> Value {
 
 /// For people: holders, then the queue.
 pub(super) fn told(found: &Inspection, now: Timestamp, style: Style) -> String {
-    let title = style.paint(Ink::Title, found.resource.as_str());
+    let title = style.paint(Ink::Title, &words::plain(found.resource.as_str()));
     let slots = match found.capacity {
         Some(capacity) => {
             let used: u32 = found.holders.iter().map(|holder| self::slots(holder.mode)).sum();
@@ -295,7 +295,7 @@ pub(super) fn told(found: &Inspection, now: Timestamp, style: Style) -> String {
     let mut text = format!("{title} {state}{slots}");
     for holder in &found.holders {
         let [_, agent, _, since, ends, _, why] = row(holder, String::new(), now);
-        let mode = words::mode(holder.mode);
+        let (agent, mode) = (words::plain(&agent), words::mode(holder.mode));
         text.push_str(&format!("\n  by {agent}{mode}, taken {since} ago, ends {ends}"));
         if !why.is_empty() {
             text.push_str(&format!(", for {}", words::quoted(&why)));
@@ -344,8 +344,8 @@ pub(super) async fn graph(look: &mut Look, here: &Here, wanted: &Graph) -> Resul
     let fields = drawing::json(&graph);
     let text = match wanted.format {
         GraphFormat::Text => drawing::drawn(&graph, Style::of_stdout()),
-        GraphFormat::Dot => graph.to_dot(),
-        GraphFormat::Mermaid => graph.to_mermaid(),
+        GraphFormat::Dot => words::plain_lines(&graph.to_dot()),
+        GraphFormat::Mermaid => words::plain_lines(&graph.to_mermaid()),
         GraphFormat::Json => fields.to_string(),
     };
     if here.json && matches!(wanted.format, GraphFormat::Dot | GraphFormat::Mermaid) {

@@ -222,7 +222,7 @@ impl Line {
         let left = words::span(until.since(now).div_ceil(1000) * 1000);
         let of = inspection.queue.len();
         text.push_str(&format!("; number {} of {of} in the queue, {left} left", place + 1));
-        Some(text)
+        Some(words::plain(&text))
     }
 
     /// The resources in whose queues a ticket stands.

@@ -173,7 +173,7 @@ fn text(event: &ProjectEvent) -> String {
         News::Waiting(wait) => {
             let resources: Vec<String> = wait.resources.iter().map(ToString::to_string).collect();
             let why = reason(wait.reason.as_deref());
-            format!("waiting   {}  {}{why}", words::listed(&resources), wait.agent)
+            words::plain(&format!("waiting   {}  {}{why}", words::listed(&resources), wait.agent))
         }
         News::Deadlock { report } => {
             let mut text = "deadlock".to_owned();
@@ -182,7 +182,7 @@ fn text(event: &ProjectEvent) -> String {
             }
             text
         }
-        News::SessionEnded { agent, .. } => format!("ended     {agent}"),
+        News::SessionEnded { agent, .. } => words::plain(&format!("ended     {agent}")),
         other => match (of_lock(other), word(other)) {
             (Some(lock), word) => {
                 let held = match lock.held_ms {
@@ -190,7 +190,8 @@ fn text(event: &ProjectEvent) -> String {
                     None => String::new(),
                 };
                 let (why, mode) = (reason(lock.reason.as_deref()), words::mode(lock.mode));
-                format!("{word:<9} {}  {}{mode}{held}{why}", lock.resource, lock.agent)
+                let what = format!("{word:<9} {}  {}", lock.resource, lock.agent);
+                words::plain(&format!("{what}{mode}{held}{why}"))
             }
             (None, word) => word.to_owned(),
         },

@@ -87,10 +87,10 @@ struct Step {
 impl Step {
     fn text(&self) -> String {
         let Step { agent, held_by, .. } = self;
-        match &self.waits_for {
+        words::plain(&match &self.waits_for {
             Some(resource) => format!("{agent} itself waits for {resource}, behind {held_by}"),
             None => format!("{agent} itself waits for {held_by}"),
-        }
+        })
     }
 
     fn json(&self) -> Value {
@@ -186,7 +186,7 @@ fn past(row: &AuditRow, now: Timestamp) -> String {
         ("wait_left", "session_ended") => format!("{agent} ended while it waited"),
         (kind, cause) => format!("{agent}: {kind} {cause}"),
     };
-    format!("  {}  {what}", words::clock(now, row.event_time))
+    format!("  {}  {}", words::clock(now, row.event_time), words::plain(&what))
 }
 
 /// The latest deadlock the resource was part of.
