@@ -21,10 +21,10 @@ use rustix::{fs::Mode, process, stdio};
 use serde_json::{Value, json};
 use std::{
     env,
-    fs::{self, File},
-    io,
+    fs::File,
+    io::{self, Read},
     net::SocketAddr,
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::Path,
     process::Command,
     sync::Arc,
@@ -206,12 +206,24 @@ fn config(here: &Here, wanted: &Serve) -> Result<ServerConfig, Trouble> {
     })
 }
 
+/// Reads the token, from a file that nobody but its owner can read or change.
 fn read_token(path: &Path) -> Result<Token, Trouble> {
     let wrong = |error: String| {
         let what = format!("the token in {} cannot be used: {error}", path.display());
         Trouble::new(Exit::Config, "bad_token", what)
     };
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let mut file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let found = file.metadata().map_err(|error| wrong(error.to_string()))?;
+    // A pipe is read once, by us.
+    if found.is_file() && found.mode() & 0o077 != 0 {
+        let open = wrong("other users can read or change it".to_owned());
+        return Err(open.next(format!(
+            "chmod 600 {}, and put another token in: this one may be known",
+            path.display()
+        )));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
     Token::new(&text).map_err(|error| wrong(error.to_string()))
 }
 
