@@ -25,7 +25,8 @@ pub(crate) fn open(store: &Path) -> io::Result<File> {
     if let Some(folder) = store.parent() {
         runtime::make_private(folder)?;
     }
-    File::options().append(true).create(true).mode(0o600).open(path(store))
+    let mut options = File::options();
+    runtime::no_link(options.append(true).create(true).mode(0o600)).open(path(store))
 }
 
 /// Writes lines, and starts over when there are too many.
@@ -56,12 +57,22 @@ impl Bounded {
     /// Whatever else writes to the same file, such as a panic, does so at its end as well.
     fn make_room(&mut self) -> io::Result<()> {
         if self.bytes >= self.bytes_max {
-            fs::copy(&self.path, beside(&self.path, ".old"))?;
+            keep(&self.path, &beside(&self.path, ".old"))?;
             self.file.set_len(0)?;
             self.bytes = 0;
         }
         Ok(())
     }
+}
+
+/// Copies a log in the place of an older one; not to where a link in its place may lead.
+fn keep(log: &Path, old: &Path) -> io::Result<()> {
+    match fs::remove_file(old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(old)?;
+    io::copy(&mut File::open(log)?, &mut copy).map(drop)
 }
 
 /// Writes one line of the log.

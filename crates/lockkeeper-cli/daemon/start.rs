@@ -177,7 +177,8 @@ async fn alone(here: &Here) -> Result<File, Trouble> {
             runtime::make_private(folder)?;
         }
         let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = runtime::no_link(options).open(&path)?;
         file.lock()?;
         Ok(file)
     });

@@ -7,12 +7,12 @@
 
 use super::{SOCKET, STORE, Surroundings, walk};
 use crate::{exit::Exit, trouble::Trouble};
-use rustix::process::geteuid;
+use rustix::{fs::OFlags, process::geteuid};
 use std::{
     fs, io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{DirBuilderExt, MetadataExt},
+        fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
 };
@@ -109,6 +109,12 @@ fn stable_hash(bytes: &[u8]) -> u64 {
 /// Makes a folder that only its user can enter, if it is not there.
 pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Has a file opened only where it is, and not where a link of somebody else may lead: what we write
+/// beside a store must not go into another file.
+pub(crate) fn no_link(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
 }
 
 /// Whether the folder of a socket can be trusted: ours, no link, and nobody else can put a socket

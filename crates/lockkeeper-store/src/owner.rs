@@ -62,6 +62,10 @@ impl Owner {
         let beside = beside(path);
         let of_system = |error: &io::Error| StoreError::of_system(path, error);
         let mut file = private().truncate(false).open(&beside).map_err(|e| of_system(&e))?;
+        if is_led_elsewhere(&file, &beside).map_err(|e| of_system(&e))? {
+            let detail = "it is a link, or another file took its place: move it away".to_owned();
+            return Err(StoreError::Misplaced { path: beside, detail });
+        }
         if !lock(&file).map_err(|error| of_system(&error))? {
             let Card { pid, reach, .. } = card(&mut file, Duration::ZERO);
             return Err(StoreError::Owned { path: path.to_path_buf(), pid, reach });
@@ -154,6 +158,20 @@ pub(crate) fn private() -> OpenOptions {
     options
 }
 
+/// Whether an open file is another one than the name says by itself, as when somebody made a link
+/// of that name: what is written beside a store must not go into another file.
+#[cfg(unix)]
+fn is_led_elsewhere(file: &File, name: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (open, named) = (file.metadata()?, name.symlink_metadata()?);
+    Ok((open.dev(), open.ino()) != (named.dev(), named.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_led_elsewhere(_: &File, name: &Path) -> io::Result<bool> {
+    Ok(name.symlink_metadata()?.is_symlink())
+}
+
 fn beside(path: &Path) -> PathBuf {
     with_ending(path, ".owner")
 }
@@ -185,6 +203,21 @@ fn card(file: &mut File, patience: Duration) -> Card {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_place_of_the_card_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, precious) = (folder.path().join("locks.db"), folder.path().join("precious"));
+        std::fs::write(&precious, "do not lose this").unwrap();
+        std::os::unix::fs::symlink(&precious, beside(&path)).unwrap();
+        let error = Owner::take(&path, None).unwrap_err();
+        assert!(matches!(error, StoreError::Misplaced { .. }), "{error}");
+        assert!(error.to_string().contains("locks.db.owner"), "{error}");
+        assert_eq!(std::fs::read(&precious).unwrap(), b"do not lose this");
+        std::fs::remove_file(beside(&path)).unwrap();
+        Owner::take(&path, None).unwrap();
+    }
 
     /// Somebody looks at the very moment at which somebody else opens.
     #[test]
