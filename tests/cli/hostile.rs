@@ -106,9 +106,11 @@ fn a_name_cannot_write_over_a_terminal_or_forge_a_line() {
     assert!(one.iter().any(|answer| answer["error"]["data"]["code"] == "deadlock"), "{one:?}");
     // And a space of that name, with one who waits in it.
     let (holder, waiter) = (wire.open(NAME, NAME), wire.open(NAME, NAME));
-    let there = |session: u64, wait: u64| json!({ "project": NAME, "session": session, "resource": "file:a.rs", "wait_ms": wait });
-    wire.call("acquire", &there(holder, 0));
-    wire.send("acquire", &there(waiter, 50_000));
+    let mut there = json!({ "project": NAME, "resource": "file:a.rs", "wait_ms": 50_000 });
+    there["session"] = holder.into();
+    wire.call("acquire", &there);
+    there["session"] = waiter.into();
+    wire.send("acquire", &there);
 
     let shows = |args: &[&str], code: i32| {
         let ran = house.run(args).exits(code);

@@ -111,8 +111,8 @@ pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Has a file opened only where it is, and not where a link of somebody else may lead: what we write
-/// beside a store must not go into another file.
+/// Has a file opened only where it is, and not where a link of somebody else may lead: what we
+/// write beside a store must not go into another file.
 pub(crate) fn no_link(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
     options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
 }
