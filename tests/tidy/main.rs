@@ -9,6 +9,8 @@
 //! | `purity.rs` | what the deciding core may not touch, so that it stays deterministic |
 //! | `style.rs` | module docs, lengths, `unsafe`, skipped tests, migrations, invariants |
 //! | `names.rs` | the documents name only what exists |
+//! | `supply.rs` | licences and sources of all that is built in |
+//! | `threats.rs` | each line of the threat model has its test |
 //! | `source.rs` | tells code, comments and text in a Rust file apart |
 //! | `tree.rs` | the files of the project |
 
@@ -16,6 +18,8 @@ mod names;
 mod purity;
 mod source;
 mod style;
+mod supply;
+mod threats;
 mod tree;
 mod walls;
 
