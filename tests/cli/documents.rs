@@ -8,7 +8,14 @@ use std::{
     path::Path,
 };
 
-const DOCUMENTS: &[&str] = &["README.md", "ARCHITECTURE.md", "migrations/README.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "docs/benchmarks.md",
+    "docs/reliability.md",
+    "docs/security.md",
+    "migrations/README.md",
+];
 
 /// A command line somebody is told to type.
 #[derive(PartialEq, Debug)]
@@ -201,6 +208,7 @@ fn check_cargo(command: &str) {
         "run --release -p",
         "test -p",
         "test --release -p",
+        "test --release --test siege",
         "build --release",
         "install --path .",
         "doc --workspace",

@@ -264,7 +264,8 @@ async fn a_connection_that_only_drips_is_silent() {
         }
     });
     let mut told = String::new();
-    let all = BufReader::new(read).read_to_string(&mut told);
+    let mut read = BufReader::new(read);
+    let all = read.read_to_string(&mut told);
     tokio::time::timeout(LONG, all).await.expect("it is cut").unwrap();
     assert!(told.contains("nothing was asked"), "{told}");
     drips.abort();
