@@ -167,17 +167,18 @@ fn a_name_cannot_forge_a_line_of_the_log() {
 fn serve(house: &House, words: &[&str]) -> (Child, Value) {
     let mut serving = house.start(house.command().args(["serve", "--json"]).args(words));
     let mut line = String::new();
-    BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (serving, serde_json::from_str(&line).unwrap())
+    let out = serving.stdout.take().expect("it is collected");
+    BufReader::new(out).read_line(&mut line).expect("it speaks");
+    (serving, serde_json::from_str(&line).expect("it says it in JSON"))
 }
 
 /// What HTTP at an address says to a request, to its end.
 fn http(addr: &str, head: &str) -> String {
     let mut stream = TcpStream::connect(addr).expect("it listens");
     let close = "connection: close\r\n\r\n";
-    write!(stream, "{head} HTTP/1.1\r\nhost: localhost\r\n{close}").unwrap();
+    write!(stream, "{head} HTTP/1.1\r\nhost: localhost\r\n{close}").expect("it reads");
     let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
+    stream.read_to_string(&mut said).expect("it answers");
     said
 }
 
