@@ -35,6 +35,15 @@ pub trait Store: Send {
     /// with it, unless the store itself has failed.
     fn commit(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), StoreError>>;
 
+    /// Whether [`Store::tidy`] has something to do.
+    fn is_untidy(&self) -> bool {
+        false
+    }
+
+    /// Does what is owed to the store and not to anybody who waits, such as moving a log into its
+    /// file: called when everybody has been told of the last commit. What fails is tried again.
+    fn tidy(&mut self) {}
+
     /// Removes at most so many rows that are over and older than asked for; returns how many it
     /// removed.
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError>;

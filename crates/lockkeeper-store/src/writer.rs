@@ -181,6 +181,11 @@ impl Writer {
                 let _guest = Guest::sit_down(&self.shared.guest);
                 desk.take(job);
                 desk.flush();
+                let is_untidy = desk.is_untidy();
+                drop(desk);
+                if is_untidy {
+                    self.send(Job::Tidy);
+                }
             }
             None => self.send(job),
         }

@@ -67,6 +67,12 @@ impl Log {
         Ok(Log { path: with_ending(path, "-wal"), pages, sent: 0, sender })
     }
 
+    /// Whether [`Log::tend`] would do something.
+    pub(super) fn is_due(&self) -> bool {
+        let pages = self.pages.load(Ordering::Relaxed);
+        pages < self.sent || pages >= PAGES_MAX.min(self.sent + PIECE)
+    }
+
     /// After a commit: moves the log into the file if it is long enough. That may fail, which this
     /// tells, and is tried again after the next commit; what was committed is in the log.
     pub(super) fn tend(&mut self, db: &Connection) -> bool {

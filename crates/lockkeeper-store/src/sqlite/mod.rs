@@ -153,7 +153,7 @@ impl SqliteStore {
         if !self.db.is_autocommit() {
             self.recover();
         }
-        let SqliteStore { log, db, reigns, unsure, .. } = self;
+        let SqliteStore { db, reigns, .. } = self;
         // Looks first, writes then: what records nothing costs no write.
         let writes = batches.iter().any(records_something);
         db.prepare_cached(if writes { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
@@ -171,7 +171,6 @@ impl SqliteStore {
             outcomes.push(outcome.map(drop));
         }
         db.prepare_cached("COMMIT")?.execute([])?;
-        *unsure |= !log.tend(db);
         for (project, seq) in reached {
             if let Some(reigning) = reigns.get_mut(project) {
                 reigning.seq = seq;
@@ -276,9 +275,16 @@ impl Store for SqliteStore {
         batches.iter().map(|_| Err(error.clone())).collect()
     }
 
+    fn is_untidy(&self) -> bool {
+        self.log.is_due()
+    }
+
+    fn tidy(&mut self) {
+        self.unsure |= !self.log.tend(&self.db);
+    }
+
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
-        self.unsure |= !self.log.tend(&self.db);
         if pruned.is_err() {
             self.recover();
         }

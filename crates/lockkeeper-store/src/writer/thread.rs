@@ -21,10 +21,24 @@ type Then<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
 /// What is asked of the thread.
 pub(super) enum Job {
-    Claim { project: Arc<str>, then: Then<(Claim, Vec<Record>)> },
-    Turn { claim: Claim, turn: Effects, then: Then<Settled> },
-    After { claim: Claim, then: Then<()> },
-    Projects { then: Then<Vec<Arc<str>>> },
+    Claim {
+        project: Arc<str>,
+        then: Then<(Claim, Vec<Record>)>,
+    },
+    Turn {
+        claim: Claim,
+        turn: Effects,
+        then: Then<Settled>,
+    },
+    After {
+        claim: Claim,
+        then: Then<()>,
+    },
+    Projects {
+        then: Then<Vec<Arc<str>>>,
+    },
+    /// What the store is owed, and nobody waits for.
+    Tidy,
 }
 
 impl Job {
@@ -35,6 +49,7 @@ impl Job {
             Job::Turn { then, .. } => tell(then, Err(error)),
             Job::After { then, .. } => tell(then, Err(error)),
             Job::Projects { then } => tell(then, Err(error)),
+            Job::Tidy => {}
         }
     }
 }
@@ -112,6 +127,7 @@ impl Clerk {
                 next = if turns >= self.batch_max { None } else { self.jobs.try_recv().ok() };
             }
             desk.flush();
+            desk.tidy();
             self.queued.fetch_sub(taken, Ordering::SeqCst);
             if desk.prune_at.is_some_and(|at| at.elapsed() > PRUNE_PATIENCE) {
                 desk.prune();
@@ -179,6 +195,8 @@ impl Desk {
                 let names = with(&self.store, |store| store.projects());
                 tell(then, names.and_then(|names| names));
             }
+            // It is done behind whatever else there is.
+            Job::Tidy => {}
         }
     }
 
@@ -297,6 +315,18 @@ impl Desk {
         }
     }
 
+    /// Whether the store is owed something that nobody waits for.
+    pub(super) fn is_untidy(&self) -> bool {
+        lock(&self.store).as_ref().is_some_and(|store| store.is_untidy())
+    }
+
+    /// Everybody is told: now the store gets what it is owed.
+    fn tidy(&self) {
+        if self.is_untidy() && with(&self.store, |store| store.tidy()).is_err() {
+            tracing::error!("the store could not be looked after");
+        }
+    }
+
     /// Removes some of what is old, and says when to go on. Whatever becomes of it, the thread
     /// goes on.
     fn prune(&mut self) {
@@ -319,6 +349,7 @@ impl Desk {
         };
         let before = PruneBefore { released: before(released), audit: before(audit) };
         let pruned = with(&self.store, |store| store.prune(&before, PRUNE_STEP));
+        self.tidy();
         match pruned.and_then(|pruned| pruned) {
             Ok(0) => every,
             Ok(_) => Duration::ZERO,

@@ -247,7 +247,9 @@ impl GroupJournal<Claim> for Direct<'_> {
     fn append_groups(&mut self, groups: &[Group<'_, Claim>]) -> Vec<Result<(), StoreError>> {
         let batches: Vec<Batch<'_>> =
             groups.iter().map(|group| Batch { claim: group.table, turns: group.turns }).collect();
-        self.0.commit(&batches)
+        let outcomes = self.0.commit(&batches);
+        self.0.tidy();
+        outcomes
     }
 }
 

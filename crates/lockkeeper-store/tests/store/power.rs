@@ -131,7 +131,7 @@ fn long_lives_with_one_cut_after_the_other() {
         for round in 0..2 {
             stage.open();
             let before = stage.disk.events();
-            stage.live(260);
+            stage.live(560);
             moves += usize::from(stage.log().1[before..].iter().any(is_of_the_file));
             let outcome = cut_somewhere(&stage, durability, &mut dice, 12)
                 .unwrap_or_else(|what| panic!("seed {seed}, round {round}: {what}"));

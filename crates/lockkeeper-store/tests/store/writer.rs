@@ -39,6 +39,9 @@ struct State {
     claims: usize,
     pruned: usize,
     prune_panics: bool,
+    /// Whether upkeep is due, and how often it was begun; it ends when the gate is open.
+    is_untidy: bool,
+    tidied: usize,
     dropped: bool,
 }
 
@@ -106,6 +109,18 @@ impl Store for Gated {
             Fate::Fails(error) => batches.iter().map(|_| Err(error.clone())).collect(),
             Fate::Panics => panic!("as the test wants it"),
         }
+    }
+
+    fn is_untidy(&self) -> bool {
+        self.gate.state.lock().unwrap().is_untidy
+    }
+
+    fn tidy(&mut self) {
+        self.gate.change(|state| {
+            state.tidied += 1;
+            state.is_untidy = false;
+        });
+        self.gate.wait(|state| state.is_open);
     }
 
     fn prune(&mut self, _: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
@@ -401,6 +416,28 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
     let (told, hears) = channel();
     writer.submit(&claim, turn(&mut table), move |outcome| told.send(outcome.map(drop)).unwrap());
     assert_eq!(hears.recv(), Ok(Err(StoreError::Closed)));
+}
+
+/// Moving a log into its file may take long. Whoever was written for does not wait for it, and
+/// whoever writes in place does not do it.
+#[test]
+fn the_store_gets_what_it_is_owed_when_everybody_is_told() {
+    for in_place in [false, true] {
+        let (writer, gate) = gated(WriterOptions { in_place, ..WriterOptions::default() });
+        let claim = claim(&writer, "p");
+        let mut table = table(&claim);
+        let (told, hears) = channel();
+        gate.change(|state| state.is_untidy = true);
+        gate.pass(Fate::Passes);
+        submit(&writer, &claim, turn(&mut table), "told", &told);
+        assert_eq!(hears.recv(), Ok(("told", Ok(()))), "upkeep stands at the gate");
+        gate.wait(|state| state.tidied == 1);
+        submit(&writer, &claim, turn(&mut table), "later", &told);
+        gate.open();
+        writer.close();
+        assert_eq!(all(&hears), [("later", Ok(()))]);
+        assert_eq!(gate.state.lock().unwrap().tidied, 1);
+    }
 }
 
 #[test]
