@@ -138,6 +138,9 @@ impl StoreError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Corrupt { path, detail }
             }
+            // An error in a question. Ours are always the same, so the file is not what it was: a
+            // format that nobody knows, a table that is gone.
+            Some(_) if is_plain(error) => StoreError::Corrupt { path, detail },
             Some(_) => StoreError::Io { path, detail },
             // Not from the engine, so a row is not what it should be.
             None => StoreError::Corrupt { path, detail },
@@ -355,6 +358,11 @@ impl Trouble {
             Trouble::Sql(error) => StoreError::of_sqlite(path, &error),
         }
     }
+}
+
+/// Whether the engine has no better word for it than that it is an error.
+fn is_plain(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|said| said.extended_code == rusqlite::ffi::SQLITE_ERROR)
 }
 
 /// Whether a row is not what it should be.

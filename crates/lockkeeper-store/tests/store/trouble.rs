@@ -91,6 +91,23 @@ fn random_damage_ends_in_a_word_and_not_in_a_panic() {
     assert!(noticed > 15, "only {noticed} of 60");
 }
 
+/// What SQLite calls an error of the question is one of the file: the questions are always the same.
+#[test]
+fn a_format_of_the_file_that_nobody_knows_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = full_of_holds(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    // The number of the schema's format, of which there are four.
+    bytes[44..48].copy_from_slice(&9_u32.to_be_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let refused = try_open(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("restore a copy"), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "and it is left alone");
+    let refused = lockkeeper_store::check(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+}
+
 #[test]
 fn a_row_that_cannot_be_understood_is_damage() {
     let folder = tempfile::tempdir().unwrap();
