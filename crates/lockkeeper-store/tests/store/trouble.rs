@@ -91,7 +91,7 @@ fn random_damage_ends_in_a_word_and_not_in_a_panic() {
     assert!(noticed > 15, "only {noticed} of 60");
 }
 
-/// What SQLite calls an error of the question is one of the file: the questions are always the same.
+/// What SQLite calls an error of the question is one of the file: our questions never change.
 #[test]
 fn a_format_of_the_file_that_nobody_knows_is_damage() {
     let folder = tempfile::tempdir().unwrap();
