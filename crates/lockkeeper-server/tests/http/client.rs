@@ -64,6 +64,11 @@ impl Client {
         self.wire.get_mut().write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Says nothing more, and goes on listening.
+    pub(crate) async fn end_of_writing(&mut self) {
+        self.wire.get_mut().shutdown().await.unwrap();
+    }
+
     /// The head and the body of a request, as they are sent.
     pub(crate) fn written(&self, verb: &str, path: &str, body: Option<&str>) -> String {
         let mut headers = vec![("host".to_owned(), self.host.clone())];

@@ -140,3 +140,54 @@ async fn beyond_this_machine_it_needs_a_token() {
     assert_eq!(Client::new(addr).await.get("/v1/projects").await.status, 401);
     live.stop().await;
 }
+
+/// Two who disagree where a request ends would let one hide in the body of another.
+#[tokio::test]
+async fn no_request_hides_in_the_body_of_another() {
+    let live = Live::start().await;
+    let hidden = json!({"project": "p", "agent": "a", "kind": "detached"}).to_string();
+    let hidden = format!(
+        "POST /v1/session.open HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{hidden}",
+        hidden.len()
+    );
+    let whole = format!("0\r\n\r\n{hidden}");
+    let length = whole.len();
+    for (what, head, body) in [
+        // One of the two lengths hides the rest.
+        (
+            "two lengths",
+            format!("content-length: 2\r\ncontent-length: {length}"),
+            format!("{{}}{hidden}"),
+        ),
+        ("a length twice", format!("content-length: 2, {length}"), format!("{{}}{hidden}")),
+        ("a signed length", "content-length: +2".to_owned(), format!("{{}}{hidden}")),
+        ("an odd coding", "transfer-encoding: chunked, identity".to_owned(), whole.clone()),
+        ("a coding with a space", "transfer-encoding : chunked".to_owned(), whole.clone()),
+        ("a folded head", "content-length:\r\n 2".to_owned(), format!("{{}}{hidden}")),
+        ("a bare line feed", "x: y\ncontent-length: 2\nx: z".to_owned() + "\r", whole.clone()),
+        (
+            "a size out of bounds",
+            "transfer-encoding: chunked".to_owned(),
+            format!("ffffffffffffffff1\r\n{{}}\r\n{whole}"),
+        ),
+    ] {
+        let mut client = live.client().await;
+        let post = "POST /v1/ping HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json";
+        client.raw(format!("{post}\r\n{head}\r\n\r\n{body}")).await;
+        client.end_of_writing().await;
+        client.end().await;
+        assert_eq!(live.client().await.get("/v1/projects").await.json(), json!([]), "{what}");
+    }
+    // Where both are said, the coding counts, as the standard has it, and that is all of it.
+    let mut client = live.client().await;
+    client
+        .raw(format!(
+            "POST /v1/ping HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+        ))
+        .await;
+    let first = client.reply().await.status;
+    assert!(matches!(first, 200 | 400), "{first}");
+    live.stop().await;
+}

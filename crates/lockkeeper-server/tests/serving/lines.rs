@@ -42,6 +42,51 @@ async fn nonsense_is_answered_and_disturbs_nobody() {
     daemon.stop().await;
 }
 
+/// A line as deep as it is long, wherever that is looked at.
+#[tokio::test]
+async fn no_depth_of_nesting_brings_it_down() {
+    let daemon = Place::new().start().await;
+    let mut wire = daemon.connect().await;
+    let (held, lists) = (wire.open("a").await, 100_000);
+    let lock = wire.take(held, "file:x").await.unwrap();
+    let deep = format!("{}{}", "[".repeat(lists), "]".repeat(lists));
+    let objects = format!("{}1{}", r#"{"a":"#.repeat(20_000), "}".repeat(20_000));
+    let open = "[".repeat(lists);
+    let asks = format!(r#""project":"p","session":{held},"resource":"file:y""#);
+    for nested in [&deep, &objects, &open] {
+        for line in [
+            nested.clone(),
+            format!(r#"{{"id":{nested},"method":"ping"}}"#),
+            format!(r#"{{"id":1,"method":{nested}}}"#),
+            format!(r#"{{"id":1,"method":"ping","params":{nested}}}"#),
+            format!(r#"{{"id":1,"method":"ping","params":{{"x":{nested}}}}}"#),
+            format!(r#"{{"id":1,"method":"stats","params":{{"project":{nested}}}}}"#),
+            format!(r#"{{"id":1,"method":"audit","params":{{"agent":{nested}}}}}"#),
+            format!(r#"{{"id":1,"method":"acquire","params":{{{asks},"metadata":{nested}}}}}"#),
+            format!(r#"{{"id":1,"method":"acquire_all","params":{{{asks},"wants":{nested}}}}}"#),
+        ] {
+            wire.write(line.as_bytes()).await;
+            wire.write(b"\n").await;
+            let told = wire.line().await.unwrap();
+            assert!(told.get("error").is_some(), "{}: {told}", &line[..60]);
+        }
+    }
+    // As a text it is only a text, and whoever looks at it later is not brought down either.
+    let ask = json!({"project": "p", "session": held, "resource": "file:y", "wait_ms": 0,
+        "metadata": "[".repeat(60_000), "reason": "{\"a\":".repeat(10_000)});
+    wire.call("acquire", ask).await.unwrap();
+    let list = wire.call("list", json!({"project": "p"})).await.unwrap();
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    wire.call("audit", json!({"project": "p"})).await.unwrap();
+    wire.release(held, &lock).await.unwrap();
+    drop(wire);
+    let place = daemon.place.clone();
+    daemon.stop().await;
+    let daemon = place.start().await;
+    assert_eq!(daemon.connect().await.stats().await["holds"], 1, "it is read back");
+    daemon.stop().await;
+}
+
 /// Whoever waits meanwhile does not notice.
 #[tokio::test]
 async fn a_number_that_nobody_could_have_been_given_is_not_read() {
