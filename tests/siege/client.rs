@@ -365,7 +365,7 @@ impl Agent {
     /// Gives it back, in one way or another. Whether the session is still used.
     async fn give(&mut self, mut held: Held) -> bool {
         match self.roll(12) {
-            // Forgotten, with the session: it ends with its lease. In use, the session could lose it
+            // Forgotten, with the session: it ends with its lease. In use, that could lose it
             // to break a deadlock, and nobody would hear of that.
             0 if !self.attached => {
                 for guard in held.guards {

@@ -1,4 +1,4 @@
-//! Everything at once, from outside: real processes that are killed, paused, cut off and overloaded.
+//! Everything at once, from outside: real processes, killed, paused, cut off and overloaded.
 //!
 //! | file | what it tries |
 //! |---|---|

@@ -3,8 +3,9 @@
 //!
 //! Locks in memory are measured beside an empty kameo actor, a request and a message each, in turns
 //! within one run: that is the floor of the design. A hand-over, from the drop of the guard to the
-//! one who has waited having his, is measured beside a mutex of tokio's. Durable ones are measured at growing numbers of
-//! sessions that each wait for every answer. Figures are medians of rounds, with the quarters.
+//! one who has waited having his, is measured beside a mutex of tokio's. Durable ones are measured
+//! at growing numbers of sessions that each wait for every answer. Figures are medians of rounds,
+//! with the quarters.
 
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::print_stdout, reason = "it prints what it measured")]

@@ -242,7 +242,11 @@ fn anything() -> impl Strategy<Value = Vec<ModelOp>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 3_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Wherever the fast way decides, it decides as the search does.
     #[test]
