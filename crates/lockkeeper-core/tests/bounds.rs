@@ -139,6 +139,43 @@ fn shares_of_a_counted_hold() {
     world.is_over(ask, Limit::HoldsPerSession, 2);
 }
 
+/// What is held, what is waited for and what is claimed counts together.
+#[test]
+fn holds_with_claims_among_them() {
+    let mut world = World::with(|limits| limits.holds_per_session_max = 3);
+    let session = world.open("a");
+    world.is_let_in(acquire(session, "a"));
+    world.is_let_in(acquire(session, "b"));
+    let claim = |tasks: &[&str]| {
+        let one = |task: &&str| TaskClaim { task: Resource::task(task), expect_version: None };
+        let claims = tasks.iter().map(one).collect();
+        ClaimTasks { session, claims, options: AskOptions::default() }
+    };
+    world.is_over(claim(&["1", "2"]), Limit::HoldsPerSession, 3);
+    world.is_let_in(claim(&["1"]));
+    world.is_over(claim(&["2"]), Limit::HoldsPerSession, 3);
+}
+
+/// A refusal stays small: it names the first few who stand in the way, and counts the others.
+#[test]
+fn how_many_a_refusal_names() {
+    let mut world = World::with(|_| {});
+    let writer = world.open("writer");
+    for number in 1..40 {
+        let reader = world.open(&format!("reader-{number}"));
+        world.is_let_in(Acquire { mode: LockMode::Shared, ..acquire(reader, "a") });
+        let now = AskOptions { wait: Some(std::time::Duration::ZERO), ..AskOptions::default() };
+        let refused = world.ask(Acquire { options: now, ..acquire(writer, "a") });
+        let Some(Err(Refusal::Busy { obstacles })) = refused else { panic!("{refused:?}") };
+        let names: Vec<&str> = obstacles[0].holders.iter().map(|one| &*one.agent).collect();
+        let expected: Vec<String> = (1..=number.min(8)).map(|n| format!("reader-{n}")).collect();
+        assert_eq!(
+            (names, obstacles[0].held_by),
+            (expected.iter().map(|n| &**n).collect(), number)
+        );
+    }
+}
+
 #[test]
 fn capacities_and_slots() {
     let mut world = World::with(|limits| (limits.capacities_max, limits.slots_max) = (2, 4));

@@ -1,8 +1,8 @@
 //! What a table shows of itself.
 
 use lockkeeper_core::{
-    Acquire, AskOptions, EdgeKind, Forgetful, LeaseCounts, Ledger, LockMode, LockTable,
-    OpenSession, Reign, Resource, SessionId, TableConfig, Timestamp,
+    Acquire, AskOptions, ClaimTasks, EdgeKind, Forgetful, LeaseCounts, Ledger, LockMode, LockTable,
+    OpenSession, Reign, Resource, SessionId, TableConfig, TaskClaim, TaskStatus, Timestamp,
 };
 use std::time::Duration;
 
@@ -48,6 +48,14 @@ fn who_holds_and_who_waits() {
     let owner = world.0.owner(&file).expect("held");
     assert_eq!((owner.reason.as_deref(), owner.metadata.as_deref()), (Some("views"), Some("{}")));
     assert_eq!(world.0.list().len(), 2);
+    let waits: Vec<String> =
+        world.0.queue(&file).iter().map(|waiter| waiter.agent.to_string()).collect();
+    assert_eq!(waits, ["agent-2"]);
+    assert_eq!(world.0.resources(), [file]);
+    assert_eq!(world.0.agent_of(agents[1]).as_deref(), Some("agent-1"));
+    assert_eq!(world.0.agent_of(SessionId::from_u64(99)), None);
+    let stats = world.0.stats();
+    assert_eq!((stats.graph_nodes, stats.graph_edges), (3, 2));
     let contention = world.0.contention(Timestamp(1_030));
     assert_eq!((contention[0].waiting, contention[0].longest_wait_ms), (1, 1_000));
     let graph = world.0.wait_graph();
@@ -75,4 +83,17 @@ fn how_the_leases_stand() {
     let near = world.0.near_expiry(Timestamp(5_000), Duration::from_secs(5));
     assert_eq!(near.len(), 1);
     assert_eq!(world.0.stale(Timestamp(12_000), Duration::from_secs(12)).len(), 2);
+}
+
+#[test]
+fn how_the_tasks_stand() {
+    let (mut world, agents) = World::new(1);
+    let task = Resource::task("t");
+    assert_eq!(world.0.task(&task), None);
+    let claims = vec![TaskClaim { task: task.clone(), expect_version: None }];
+    let claim = ClaimTasks { session: agents[0], claims, options: AskOptions::default() };
+    let _ = world.0.apply(Timestamp(0), claim).settle(&mut world.1).expect("in order");
+    let seen = world.0.task(&task).expect("claimed");
+    assert_eq!((seen.resource, seen.status), (task, TaskStatus::Claimed));
+    assert_eq!(world.0.tasks().len(), 1);
 }

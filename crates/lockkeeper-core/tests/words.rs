@@ -2,8 +2,9 @@
 
 use lockkeeper_core::{
     Acquire, AskOptions, CallId, Effects, Epoch, Forgetful, Group, GroupJournal, Ledger, Limit,
-    LockId, LockMode, LockTable, NotSettled, OpenSession, Refusal, Reign, RequestId, Resource,
-    ResourceProblem, SessionId, Subject, TableConfig, Task, TaskStatus, TicketId, Timestamp,
+    LockId, LockMode, LockTable, News, NotSettled, OpenSession, Refusal, Reign, RequestId,
+    Resource, ResourceProblem, SessionId, Subject, TableConfig, Task, TaskStatus, TicketId,
+    Timestamp, Upgrade,
 };
 
 /// Each refusal, its word, its number of old, and whether asking again may help.
@@ -148,6 +149,8 @@ fn a_turn_that_is_not_written_says_which_one_is_next() {
         panic!("it was not written: {settled:?}");
     };
     assert_eq!((expected, found), (CallId(4), CallId(4)));
+    let failed = NotSettled::Journal(std::fmt::Error);
+    assert!(std::error::Error::source(&failed).is_some(), "{failed}");
     let later = open("e");
     let refused = later.settle(&mut Ledger::new(Forgetful)).expect_err("four come before it");
     let said = refused.to_string();
@@ -178,4 +181,25 @@ fn events_are_told_in_order_and_numbered() {
         assert!(told.contains(word) && told.contains("file:x") && told.contains("why"), "{told}");
         assert_eq!(settled.events().last().map(|event| event.seq), Some(number));
     }
+}
+
+/// Whoever listens hears what a hold has become.
+#[test]
+fn an_upgrade_is_news() {
+    let mut table = LockTable::new(TableConfig::default(), Reign::first(1));
+    let mut ledger = Ledger::new(Forgetful);
+    let open = OpenSession { agent: "a".into(), ..OpenSession::default() };
+    let _ = table.apply(Timestamp(0), open).settle(&mut ledger).expect("in order");
+    let session = table.sessions()[0].session;
+    let (resource, mode) = (Resource::file("x"), LockMode::Shared);
+    let ask = Acquire { session, resource: resource.clone(), mode, options: AskOptions::default() };
+    let _ = table.apply(Timestamp(0), ask).settle(&mut ledger).expect("in order");
+    let before = table.owner(&resource).expect("held");
+    let upgrade = Upgrade { session, lock: before.lock, options: AskOptions::default() };
+    let turn = table.apply(Timestamp(0), upgrade).settle(&mut ledger).expect("in order");
+    let [event] = turn.events() else { panic!("{:?}", turn.events()) };
+    let News::Locked(news) = &event.news else { panic!("{event:?}") };
+    let grant = table.grant(before.lock).expect("held");
+    assert_eq!((news.lock, news.mode), (before.lock, LockMode::Exclusive));
+    assert_eq!(news.token, grant.token, "it is a later one than that of the readers");
 }
