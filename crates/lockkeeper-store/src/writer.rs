@@ -238,7 +238,8 @@ impl Writer {
 
 impl Shared {
     /// The desk for a guest, if nobody sits there, nothing waits to be taken, and nothing was
-    /// written for a moment. What one project hands in comes from one place, so nothing of it is overtaken.
+    /// written for a moment. What one project hands in comes from one place, so nothing of it is
+    /// overtaken.
     fn quiet_desk(&self) -> Option<MutexGuard<'_, Desk>> {
         if !self.in_place || self.queued.load(Ordering::SeqCst) > 0 {
             return None;
