@@ -200,6 +200,9 @@ async fn drain(stream: &mut Stream) {
     let read_all = async {
         let mut rest = 1 << 20;
         while rest > 0 && stream.ready(Interest::READABLE).await.is_ok() {
+            // A task that has had its share reads nothing, though there is something: without a
+            // pause it would try for ever.
+            tokio::task::consume_budget().await;
             match stream.try_read(&mut ReadBuf::uninit(&mut space())) {
                 Ok(Some(0)) | Err(_) => return,
                 Ok(Some(count)) => rest = usize::saturating_sub(rest, count),
@@ -316,7 +319,7 @@ impl Connection {
     /// says so behind the last it said itself.
     fn how_it_left(&mut self) -> End {
         loop {
-            match self.stream.try_read(&mut ReadBuf::uninit(&mut space())) {
+            match self.stream.try_read_last(&mut ReadBuf::uninit(&mut space())) {
                 Ok(Some(0)) => return End::Closed,
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => return End::Gone,

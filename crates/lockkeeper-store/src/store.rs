@@ -35,6 +35,11 @@ pub trait Store: Send {
     /// with it, unless the store itself has failed.
     fn commit(&mut self, batches: &[Batch<'_>]) -> Vec<Result<(), StoreError>>;
 
+    /// Whether the next commit may wait for a disk or a network: then nobody writes it in place.
+    fn may_wait(&self) -> bool {
+        true
+    }
+
     /// Whether [`Store::tidy`] has something to do.
     fn is_untidy(&self) -> bool {
         false

@@ -178,10 +178,12 @@ impl Writer {
         let job = Job::Turn { claim: claim.clone(), turn, then: Box::new(then) };
         match self.shared.quiet_desk() {
             Some(mut desk) => {
-                let _guest = Guest::sit_down(&self.shared.guest);
+                let guest = Guest::sit_down(&self.shared.guest);
                 desk.take(job);
                 desk.flush();
                 let is_untidy = desk.is_untidy();
+                // The chair first: behind the desk it may be another guest's already.
+                drop(guest);
                 drop(desk);
                 if is_untidy {
                     self.send(Job::Tidy);
@@ -249,8 +251,9 @@ impl Shared {
             Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
+        let is_open = self.sender.read().unwrap_or_else(PoisonError::into_inner).is_some();
         let nothing_waits = self.queued.load(Ordering::SeqCst) == 0;
-        (nothing_waits && desk.is_quiet()).then_some(desk)
+        (is_open && nothing_waits && desk.is_quiet()).then_some(desk)
     }
 }
 

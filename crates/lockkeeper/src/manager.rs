@@ -79,8 +79,8 @@ impl LockManager {
         let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await;
         // A panic in there has been told by the panic hook already.
         let store = opened.map_err(|_| StoreError::Closed)??;
-        // Such a commit writes to the system's memory, which takes no longer than a word to the
-        // writer's thread and back.
+        // Nearly all such commits write to the system's memory only, which takes no longer than a
+        // word to the writer's thread and back; the store says when one does not.
         let in_place = config.durability == Durability::Process;
         LockManager::written_by(Box::new(store), config, in_place)
     }

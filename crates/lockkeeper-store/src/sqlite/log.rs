@@ -67,6 +67,12 @@ impl Log {
         Ok(Log { path: with_ending(path, "-wal"), pages, sent: 0, sender })
     }
 
+    /// Whether the next commit syncs something: where there is no such log each one does, and where
+    /// there is, the one that begins it anew.
+    pub(super) fn may_wait(&self) -> bool {
+        !(1..PAGES_MAX).contains(&self.pages.load(Ordering::Relaxed))
+    }
+
     /// Whether [`Log::tend`] would do something.
     pub(super) fn is_due(&self) -> bool {
         let pages = self.pages.load(Ordering::Relaxed);

@@ -149,10 +149,7 @@ impl SqliteStore {
         &mut self,
         batches: &[Batch<'_>],
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
-        // What a panic left behind.
-        if !self.db.is_autocommit() {
-            self.recover();
-        }
+        self.wake_up();
         let SqliteStore { db, reigns, .. } = self;
         // Looks first, writes then: what records nothing costs no write.
         let writes = batches.iter().any(records_something);
@@ -177,6 +174,13 @@ impl SqliteStore {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Out of what a panic left behind: nothing can be done in the middle of that.
+    fn wake_up(&mut self) {
+        if !self.db.is_autocommit() {
+            self.recover();
+        }
     }
 
     /// After a failure: out of the transaction, and nothing believed of what is live.
@@ -206,6 +210,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn claim(&mut self, project: &str) -> Result<Claim, StoreError> {
+        self.wake_up();
         // The one thing that must not go back, not even after a power cut: tokens grow out of it.
         self.db
             .pragma_update(None, "synchronous", SYNCED)
@@ -235,6 +240,7 @@ impl Store for SqliteStore {
     }
 
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
+        self.wake_up();
         let SqliteStore { db, path, reigns, .. } = self;
         let loaded = (|| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
@@ -275,6 +281,10 @@ impl Store for SqliteStore {
         batches.iter().map(|_| Err(error.clone())).collect()
     }
 
+    fn may_wait(&self) -> bool {
+        self.synchronous == SYNCED || self.log.may_wait()
+    }
+
     fn is_untidy(&self) -> bool {
         self.log.is_due()
     }
@@ -284,6 +294,7 @@ impl Store for SqliteStore {
     }
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
+        self.wake_up();
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
         if pruned.is_err() {
             self.recover();

@@ -233,3 +233,23 @@ fn the_log_of_writes_does_not_outgrow_what_it_may_have() {
     drop(store);
     assert_eq!(self::store(&folder).load(&claim).unwrap().len() as u64, most);
 }
+
+/// A panic in the middle of a commit is caught above; its transaction is still open.
+#[test]
+fn whoever_comes_after_a_panic_leaves_its_transaction_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let first = store.claim("p").unwrap();
+    let begin = |store: &SqliteStore| {
+        store.db.execute_batch("BEGIN IMMEDIATE; UPDATE lock_meta SET epoch = 77").unwrap();
+    };
+    begin(&store);
+    let second = store.claim("p").unwrap();
+    assert_eq!(second.epoch.get(), first.epoch.get() + 1, "what was not committed is gone");
+    begin(&store);
+    assert!(store.load(&second).is_ok());
+    begin(&store);
+    let before = PruneBefore { released: Timestamp(0), audit: Timestamp(0) };
+    assert_eq!(store.prune(&before, 10), Ok(0));
+    assert!(store.db.is_autocommit());
+}

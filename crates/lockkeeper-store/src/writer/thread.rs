@@ -159,8 +159,13 @@ impl Desk {
         Desk { store, options, lines, places, waiting, prune_at, wrote: None }
     }
 
-    /// Whether nothing was written for a moment.
+    /// Whether nothing was written for a moment, and what is written next waits for nothing.
     pub(super) fn is_quiet(&self) -> bool {
+        let store = lock(&self.store);
+        if store.as_ref().is_none_or(|store| store.may_wait()) {
+            return false;
+        }
+        drop(store);
         self.wrote.is_none_or(|wrote| wrote.elapsed() >= QUIET)
     }
 

@@ -111,6 +111,10 @@ impl Store for Gated {
         }
     }
 
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     fn is_untidy(&self) -> bool {
         self.gate.state.lock().unwrap().is_untidy
     }
