@@ -55,3 +55,35 @@ impl Connection {
         End::Stopping
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{io::Write, os::unix::net::UnixStream, sync::mpsc};
+
+    /// A task that has had its share is given nothing to read, though there is something: whoever
+    /// tries again without a pause tries for ever, and its thread does nothing else any more.
+    #[test]
+    fn what_is_read_to_its_end_leaves_the_thread_to_others() {
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let (near, mut far) = UnixStream::pair().expect("a pair");
+                far.write_all(&[b'x'; 50_000]).expect("there is room");
+                drop(far);
+                near.set_nonblocking(true).expect("it can be");
+                let near = tokio::net::UnixStream::from_std(near).expect("a stream");
+                near.readable().await.expect("it is");
+                let (fill, mut full) = tokio::sync::mpsc::unbounded_channel();
+                (0..1000).for_each(|_| fill.send(()).expect("it is heard"));
+                // Until the share is used up.
+                while full.recv().now_or_never().is_some() {}
+                assert!(!full.is_empty(), "there is no such share any more");
+                drain(&mut Stream::Unix(near)).await;
+                tell.send(()).expect("somebody waits");
+            });
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("it ends");
+    }
+}
