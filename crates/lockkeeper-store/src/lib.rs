@@ -6,13 +6,15 @@
 //! store writes it down. Whoever takes a project over *claims* it, which raises the project's epoch
 //! durably, and *loads* what is live; whoever claimed it before can commit nothing any more.
 //!
-//! A [`Writer`] is one thread in front of a store. Turns queue up while a commit runs and go into
-//! the next one together; whoever waits for a turn is told by the writer, after the commit.
+//! A [`Writer`] is one desk in front of a store, and a thread that sits there. Turns queue up while
+//! a commit runs and go into the next one together; whoever waits for a turn is told after the
+//! commit.
 //!
 //! ```text
-//!   turns ──► Writer ──► Effects::settle_groups ──► Store::commit ──► one transaction
-//!               ▲                   │                                  audit_log + live tables
-//!               └──── Settled ──────┘                                          │
+//!   turns ──► Writer ──► Effects::settle_groups ──► Store::commit ──► journal, one row
+//!               ▲                   │                                    │ carried over, later
+//!               └──── Settled ──────┘                                    ▼ and many at a time
+//!                                                              audit_log + live tables
 //!                                      claim, load ◄── live rows, as facts ────┘
 //! ```
 //!
@@ -21,8 +23,12 @@
 //!
 //! # What may be relied on
 //!
-//! - **Written twice in one commit.** Each fact is one row of `audit_log`, whole, as JSON; and it
-//!   changes the live tables. Replaying the log gives the table, and so does [`Store::load`].
+//! - **Written first, carried over then.** A commit adds one row with all its facts to the table
+//!   `journal`. Within [`OpenOptions::lag`] they are carried over in one transaction: out of the
+//!   journal, one row each into `audit_log`, whole, as JSON; and the live tables are made as they
+//!   are by then. Whoever asks by [`Reader`], [`Snapshot`] or [`Store::load`] sees everything that
+//!   is acknowledged; other programs see it that much later. Replaying the log gives the table, and
+//!   so does [`Store::load`].
 //! - **One owner.** A file is open in one process, by the lock of the operating system on a file
 //!   beside it, and a project belongs to the newest claim, by its epoch in the file. Both end with
 //!   whoever held them, however that ended.

@@ -16,7 +16,8 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] = steps!["0001_resource_locks", "0002_tasks", "0003_cheaper_grants"];
+const STEPS: &[Step] =
+    steps!["0001_resource_locks", "0002_tasks", "0003_cheaper_grants", "0004_journal"];
 
 /// The newest schema this program knows.
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;

@@ -2,7 +2,7 @@
 
 use crate::{AuditFilter, AuditRow, StoreError};
 use lockkeeper_core::{Effects, Epoch, Record, Timestamp};
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 /// What an acknowledged answer survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,6 +43,11 @@ pub trait Store: Send {
     /// Whether [`Store::tidy`] has something to do.
     fn is_untidy(&self) -> bool {
         false
+    }
+
+    /// When [`Store::tidy`] will have something to do, if nothing more is written until then.
+    fn tidy_by(&self) -> Option<Instant> {
+        None
     }
 
     /// Does what is owed to the store and not to anybody who waits, such as moving a log into its

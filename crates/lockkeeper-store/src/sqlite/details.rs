@@ -3,13 +3,12 @@
 //! Any fact can be written by serde, and is read by it. The two that make up nearly every log are
 //! written by hand: shorter, because what is not there is left out, and without the detours.
 
-use super::project::as_json;
+use super::carry::as_json;
 use crate::text::{Digits, IdText, RequestText};
 use lockkeeper_core::{Fact, Granted, LockMode, ReleaseCause, RequestId};
 
-/// Writes it over what is in the buffer.
+/// Writes it behind what is in the buffer.
 pub(super) fn write(fact: &Fact, buffer: &mut String) -> Result<(), serde_json::Error> {
-    buffer.clear();
     match fact {
         Fact::Granted(granted) => write_granted(granted, buffer),
         Fact::Released { lock, remaining: 0, cause: ReleaseCause::Released, share, request_id } => {
@@ -114,7 +113,8 @@ mod tests {
     fn same(fact: &Fact) -> Result<(), TestCaseError> {
         let mut text = "what was there before".to_owned();
         write(fact, &mut text).unwrap();
-        prop_assert_eq!(&serde_json::from_str::<Fact>(&text).unwrap(), fact);
+        let text = text.strip_prefix("what was there before").unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Fact>(text).unwrap(), fact);
         prop_assert!(!text.contains("null"), "{}", text);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The live rows of a project, read; and as much of them as writing needs, kept.
+//! The live rows of a project: read, and kept as they will be written.
 
 use crate::{error::Trouble, schema::NEWEST, text::parse_time};
 use lockkeeper_core::{
@@ -7,7 +7,10 @@ use lockkeeper_core::{
 };
 use rusqlite::{Connection, Row, types::FromSql};
 use serde::de::DeserializeOwned;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// Everything of a project that is not over.
 #[derive(Debug, Default)]
@@ -43,7 +46,8 @@ pub(super) struct SessionRow {
 
 #[derive(Debug)]
 pub(super) struct HoldRow {
-    pub(super) row: i64,
+    /// Where it stands in its table; nowhere yet, if it has not been carried over.
+    pub(super) row: Option<i64>,
     pub(super) agent: Arc<str>,
     pub(super) at: Timestamp,
     pub(super) lock: LockId,
@@ -61,6 +65,7 @@ pub(super) struct HoldRow {
     pub(super) wait_ms: u64,
     pub(super) reason: Option<Arc<str>>,
     pub(super) metadata: Option<Arc<str>>,
+    pub(super) request_id: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -73,6 +78,7 @@ pub(super) struct WaitRow {
 
 #[derive(Debug)]
 pub(super) struct TicketRow {
+    pub(super) agent: Arc<str>,
     pub(super) at: Timestamp,
     pub(super) poll_by: Option<Timestamp>,
     pub(super) parked: bool,
@@ -84,7 +90,7 @@ pub(super) struct TicketRow {
 const HOLDS: &str = "
     SELECT acquired_at, id, session_id, resource_type, resource_key, mode, slots, token, ticket,
         shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata, rowid,
-        agent_id
+        agent_id, request_id
     FROM resource_locks WHERE rowid IN (
         SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_active
             WHERE project_id = ?1 AND released_at IS NULL AND mode = 'exclusive'
@@ -108,7 +114,8 @@ impl Rows {
             FROM sessions WHERE project_id = ?1 ORDER BY id";
         let waits = "SELECT declared_at, session_id, on_session_id, birth FROM declared_waits
             WHERE project_id = ?1 ORDER BY session_id, on_session_id";
-        let tickets = "SELECT queued_at, poll_by, parked, birth, request FROM lock_tickets
+        let tickets =
+            "SELECT queued_at, poll_by, parked, birth, request, agent_id FROM lock_tickets
             WHERE project_id = ?1 ORDER BY ticket";
         Ok(Rows {
             capacities: all(db, capacities, project, |row| {
@@ -179,7 +186,7 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         other => return Err(damaged("a mode", other)),
     };
     Ok(HoldRow {
-        row: get(row, 17)?,
+        row: Some(get(row, 17)?),
         agent: text(row, 18)?.into(),
         at: time(row, 0)?,
         lock: parse_lock(text(row, 1)?)?,
@@ -197,6 +204,7 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         wait_ms: get(row, 14)?,
         reason: opt_text(row, 15)?.map(Arc::from),
         metadata: opt_text(row, 16)?.map(Arc::from),
+        request_id: opt_text(row, 19)?.map(parse_request).transpose()?,
     })
 }
 
@@ -211,6 +219,7 @@ fn wait(row: &Row<'_>) -> Result<WaitRow, Trouble> {
 
 fn ticket(row: &Row<'_>) -> Result<TicketRow, Trouble> {
     Ok(TicketRow {
+        agent: text(row, 5)?.into(),
         at: time(row, 0)?,
         poll_by: opt_text(row, 1)?.map(moment).transpose()?,
         parked: get(row, 2)?,
@@ -278,19 +287,35 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Trouble> {
     serde_json::from_str(text).map_err(|error| Trouble::Damaged(error.to_string()))
 }
 
-/// What writing needs to know of the live rows, so that it need not ask for each fact.
+/// The live rows of a project as they are after everything that is acknowledged, and which of them
+/// are still to be carried over into the tables.
 #[derive(Debug, Default)]
 pub(super) struct Live {
+    pub(super) capacities: BTreeMap<Resource, (Timestamp, u32)>,
+    pub(super) tasks: BTreeMap<Resource, TaskRow>,
     pub(super) sessions: HashMap<SessionId, Session>,
-    pub(super) holds: HashMap<LockId, Held>,
+    pub(super) holds: HashMap<LockId, Box<Held>>,
+    /// Which of them are exclusive: a second one of a resource is impossible.
+    pub(super) exclusive: HashMap<Resource, LockId>,
+    pub(super) waits: BTreeMap<(SessionId, SessionId), WaitRow>,
+    /// The same, by whom they are on.
+    pub(super) waits_on: BTreeSet<(SessionId, SessionId)>,
     pub(super) tickets: HashMap<TicketId, Ticket>,
-    pub(super) declared_waits: usize,
+    /// How many holds there were: they are kept in the order in which they came.
+    pub(super) holds_made: u64,
+    /// The ticket that ended last, and whether its asker may come back for the outcome: the other
+    /// grants of its batch follow in the same turn.
+    pub(super) ticket_ended: Option<(TicketId, bool)>,
+    /// What is to be carried over: holds that are over; and rows, some of them more than once, that
+    /// are new, changed or gone.
+    pub(super) ended: Vec<Ended>,
+    pub(super) touched: Vec<Touched>,
 }
 
 /// An open session, and the work it is at; the same rules as in the table.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) agent: Arc<str>,
+    pub(super) row: SessionRow,
     pub(super) birth: Option<TicketId>,
     pub(super) aborts: u32,
     pub(super) retrying: bool,
@@ -300,65 +325,88 @@ pub(super) struct Session {
     pub(super) is_marked: bool,
 }
 
-/// A live hold: where its row is, and what the audit log says of it.
-#[derive(Clone, Debug)]
+/// A live hold.
+#[derive(Debug)]
 pub(super) struct Held {
-    pub(super) row: i64,
-    pub(super) session: SessionId,
-    pub(super) agent: Arc<str>,
-    pub(super) resource: Resource,
-    pub(super) token: Token,
+    pub(super) row: HoldRow,
+    /// Its place among all.
+    pub(super) number: u64,
+    /// Whether it is among those to be carried over.
+    pub(super) is_touched: bool,
 }
 
 /// A place in the queues.
 #[derive(Debug)]
 pub(super) struct Ticket {
-    pub(super) session: SessionId,
-    pub(super) resource: Option<Resource>,
-    pub(super) parked: bool,
-    pub(super) request_id: Option<RequestId>,
+    pub(super) row: TicketRow,
+    /// Whether it stands in its table.
+    pub(super) is_carried: bool,
+}
+
+/// A hold that is over, and how.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) held: Box<Held>,
+    pub(super) at: Timestamp,
+    pub(super) cause: &'static str,
+    pub(super) by: Option<Arc<str>>,
+}
+
+/// A row that is not as it stands in its table. If it is not live any more, it is gone.
+#[derive(Debug)]
+pub(super) enum Touched {
+    Capacity(Resource),
+    Task(Resource),
+    Session(SessionId),
+    Hold(LockId),
+    Wait(SessionId, SessionId),
+    Ticket(TicketId),
 }
 
 impl Live {
-    pub(super) fn of(rows: &Rows) -> Live {
+    pub(super) fn of(rows: Rows) -> Live {
         let mut live = Live::default();
-        for row in &rows.sessions {
-            let session = Session {
-                agent: row.agent.clone(),
-                birth: row.birth,
-                aborts: row.aborts,
-                retrying: row.retrying,
-                ties: 0,
-                is_marked: row.birth.is_some() || row.aborts > 0 || row.retrying,
-            };
-            live.sessions.insert(row.id, session);
+        let capacities = rows.capacities.into_iter();
+        live.capacities = capacities.map(|(at, resource, n)| (resource, (at, n))).collect();
+        live.tasks = rows.tasks.into_iter().map(|row| (row.resource.clone(), row)).collect();
+        for row in rows.sessions {
+            let (birth, aborts, retrying) = (row.birth, row.aborts, row.retrying);
+            let is_marked = birth.is_some() || aborts > 0 || retrying;
+            let id = row.id;
+            let session = Session { row, birth, aborts, retrying, ties: 0, is_marked };
+            live.sessions.insert(id, session);
         }
-        for row in &rows.holds {
+        for mut row in rows.holds {
             live.tie(row.session, Some(row.birth));
-            live.holds.insert(row.lock, live.held(row));
+            // One name for all holds of a session.
+            if let Some(session) = live.sessions.get(&row.session)
+                && session.row.agent == row.agent
+            {
+                row.agent = session.row.agent.clone();
+            }
+            live.hold(row, false);
         }
-        for row in &rows.waits {
+        for row in rows.waits {
             live.tie(row.session, row.birth);
-            live.declared_waits += 1;
+            live.waits_on.insert((row.on, row.session));
+            live.waits.insert((row.session, row.on), row);
         }
-        for row in &rows.tickets {
+        for row in rows.tickets {
             live.tie(row.request.session, Some(row.birth));
-            live.tickets.insert(row.request.ticket, Ticket::of(&row.request, row.parked));
+            live.tickets.insert(row.request.ticket, Ticket { row, is_carried: true });
         }
         live
     }
 
-    fn held(&self, row: &HoldRow) -> Held {
-        // One name for all holds of a session.
-        let of_session = self.sessions.get(&row.session).map(|session| &session.agent);
-        let agent = of_session.filter(|agent| **agent == row.agent).unwrap_or(&row.agent);
-        Held {
-            row: row.row,
-            session: row.session,
-            agent: agent.clone(),
-            resource: row.resource.clone(),
-            token: row.token,
+    /// One more hold.
+    pub(super) fn hold(&mut self, row: HoldRow, is_touched: bool) {
+        self.holds_made += 1;
+        if row.mode == LockMode::Exclusive {
+            self.exclusive.insert(row.resource.clone(), row.lock);
         }
+        let lock = row.lock;
+        let held = Held { row, number: self.holds_made, is_touched };
+        self.holds.insert(lock, Box::new(held));
     }
 
     fn tie(&mut self, session: SessionId, birth: Option<TicketId>) {
@@ -371,15 +419,25 @@ impl Live {
             };
         }
     }
-}
 
-impl Ticket {
-    pub(super) fn of(queued: &Queued, parked: bool) -> Ticket {
-        Ticket {
-            session: queued.session,
-            resource: queued.wants.first().map(|(resource, _)| resource.clone()),
-            parked,
-            request_id: queued.request_id,
+    /// The rows as they would be read once all is carried over.
+    pub(super) fn into_rows(self) -> Rows {
+        let capacities = self.capacities.into_iter();
+        let mut sessions: Vec<SessionRow> =
+            self.sessions.into_values().map(|session| session.row).collect();
+        sessions.sort_unstable_by_key(|row| row.id);
+        let mut holds: Vec<Box<Held>> = self.holds.into_values().collect();
+        holds.sort_unstable_by_key(|held| held.number);
+        let mut tickets: Vec<TicketRow> =
+            self.tickets.into_values().map(|ticket| ticket.row).collect();
+        tickets.sort_unstable_by_key(|row| row.request.ticket);
+        Rows {
+            capacities: capacities.map(|(resource, (at, n))| (at, resource, n)).collect(),
+            tasks: self.tasks.into_values().collect(),
+            sessions,
+            holds: holds.into_iter().map(|held| held.row).collect(),
+            waits: self.waits.into_values().collect(),
+            tickets,
         }
     }
 }

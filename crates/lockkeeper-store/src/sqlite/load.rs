@@ -1,6 +1,7 @@
 //! The live rows as facts: replayed in this order, they give the table.
 
 use super::{
+    journal::Entry,
     live::{HoldRow, Rows, SessionRow},
     memory,
 };
@@ -9,10 +10,16 @@ use lockkeeper_core::{Fact, Granted, Record, ReleaseCause, SessionId, Task, Tick
 use rusqlite::Connection;
 use std::collections::HashMap;
 
-pub(super) fn facts(db: &Connection, project: &str, rows: &Rows) -> Result<Vec<Record>, Trouble> {
+/// The rows are as they are after these entries, which the audit log does not have yet.
+pub(super) fn facts(
+    db: &Connection,
+    project: &str,
+    rows: &Rows,
+    entries: &[Entry],
+) -> Result<Vec<Record>, Trouble> {
     let mut memories = Vec::with_capacity(rows.sessions.len());
     for row in &rows.sessions {
-        memories.push(memory::of(db, project, row.id, rows)?);
+        memories.push(memory::of(db, project, row.id, rows, entries)?);
     }
     let mut facts = Vec::new();
     let mut tell = |at: Timestamp, fact: Fact| facts.push(Record { at, fact });

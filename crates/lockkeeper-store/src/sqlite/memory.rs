@@ -4,7 +4,10 @@
 //! asker was told its ticket) names the session that remembers it, and so do the row that queued
 //! the request and the verdicts that struck the session.
 
-use super::live::{Rows, from_json, opt_text, parse_request, text, time};
+use super::{
+    journal::Entry,
+    live::{Rows, from_json, opt_text, parse_request, text, time},
+};
 use crate::error::Trouble;
 use lockkeeper_core::{
     DeadlockReport, Fact, LeaveCause, LockId, LockMode, Outcome, Queued, Record, Refusal,
@@ -48,11 +51,12 @@ pub(super) fn of(
     project: &str,
     session: SessionId,
     live: &Rows,
+    entries: &[Entry],
 ) -> Result<Memory, Trouble> {
     let mut finished: Vec<Finished> = Vec::new();
     let mut verdict: Option<(Timestamp, Arc<DeadlockReport>)> = None;
     let mut queued: HashMap<TicketId, (Timestamp, Box<Queued>)> = HashMap::new();
-    for Row { at, request_id, fact } in rows(db, project, session)? {
+    for Row { at, request_id, fact } in rows(db, project, session, entries)? {
         let (ticket, outcome) = match fact {
             Fact::Queued(request) => {
                 queued.insert(request.ticket, (at, request));
@@ -104,33 +108,69 @@ pub(super) fn of(
 /// The rows that tell the latest requests, the earliest first. They are bounded: so many requests,
 /// each with at most a batch of grants, and so many rows of waits and verdicts. Of a session that
 /// has more of those, what is older is forgotten.
-fn rows(db: &Connection, project: &str, session: SessionId) -> Result<Vec<Row>, Trouble> {
+fn rows(
+    db: &Connection,
+    project: &str,
+    session: SessionId,
+    entries: &[Entry],
+) -> Result<Vec<Row>, Trouble> {
+    let mut latest = Latest::default();
+    for entry in entries.iter().rev() {
+        for line in entry.lines.iter().rev().filter(|line| line.session == Some(session)) {
+            let fact = from_json(entry.details(line))?;
+            if !latest.take(Row { at: line.at, request_id: line.request_id, fact }) {
+                return Ok(latest.in_order());
+            }
+        }
+    }
     let mut question = db.prepare_cached(
         "SELECT event_time, request_id, details FROM audit_log
          WHERE project_id = ?1 AND session_id = ?2 ORDER BY id DESC",
     )?;
     let mut rows = question.query((project, session.get()))?;
-    let (mut latest, mut tickets, mut others) = (Vec::new(), BTreeSet::new(), 0);
-    let mut unfinished = 0;
     while let Some(row) = rows.next()? {
-        let fact: Fact = from_json(text(row, 2)?)?;
-        match &fact {
-            Fact::Granted(granted) => drop(tickets.insert(granted.ticket)),
-            Fact::Reentered { ticket, .. } | Fact::Left { ticket, .. } => {
-                tickets.insert(*ticket);
-            }
-            Fact::Queued(_) | Fact::DeadlockFound(_) => unfinished += 1,
-            _ => others += 1,
-        }
-        // One more than is remembered, so that the last one is whole.
-        if tickets.len() + others > REMEMBERED_MAX || unfinished > UNFINISHED_MAX {
+        let fact = from_json(text(row, 2)?)?;
+        let request_id = opt_text(row, 1)?.map(parse_request).transpose()?;
+        if !latest.take(Row { at: time(row, 0)?, request_id, fact }) {
             break;
         }
-        let request_id = opt_text(row, 1)?.map(parse_request).transpose()?;
-        latest.push(Row { at: time(row, 0)?, request_id, fact });
     }
-    latest.reverse();
-    Ok(latest)
+    Ok(latest.in_order())
+}
+
+/// The latest rows of a session, the last one first.
+#[derive(Default)]
+struct Latest {
+    rows: Vec<Row>,
+    tickets: BTreeSet<TicketId>,
+    others: usize,
+    unfinished: usize,
+}
+
+impl Latest {
+    /// Takes one more; whether there was room for it.
+    fn take(&mut self, row: Row) -> bool {
+        match &row.fact {
+            Fact::Granted(granted) => drop(self.tickets.insert(granted.ticket)),
+            Fact::Reentered { ticket, .. } | Fact::Left { ticket, .. } => {
+                self.tickets.insert(*ticket);
+            }
+            Fact::Queued(_) | Fact::DeadlockFound(_) => self.unfinished += 1,
+            _ => self.others += 1,
+        }
+        // One more than is remembered, so that the last one is whole.
+        let is_too_much =
+            self.tickets.len() + self.others > REMEMBERED_MAX || self.unfinished > UNFINISHED_MAX;
+        if !is_too_much {
+            self.rows.push(row);
+        }
+        !is_too_much
+    }
+
+    fn in_order(mut self) -> Vec<Row> {
+        self.rows.reverse();
+        self.rows
+    }
 }
 
 /// The grants of a batch come one by one.

@@ -3,9 +3,13 @@
 //! | file | does |
 //! |---|---|
 //! | `mod.rs` | open, claim, and the one transaction of a group commit |
-//! | `project.rs` | what each fact changes in the tables |
+//! | `commit.rs` | one batch of it, and who may write |
+//! | `project.rs` | what each fact changes |
 //! | `details.rs` | a fact as JSON |
-//! | `live.rs` | the live rows of a project, read |
+//! | `journal.rs` | what is acknowledged and not in the other tables yet |
+//! | `carry.rs` | from the journal into the tables |
+//! | `backlog.rs` | when that is done, and what if it fails |
+//! | `live.rs` | the live rows of a project, read and kept |
 //! | `load.rs` | the live rows as facts to be replayed |
 //! | `log.rs` | the log of writes beside the file, moved into it |
 //! | `memory.rs` | what sessions remember of finished requests, from the audit log |
@@ -13,7 +17,11 @@
 //! | `reader.rs` | questions |
 //! | `snapshot.rs` | questions to a store that is not owned, without changing a byte |
 
+mod backlog;
+mod carry;
+mod commit;
 mod details;
+mod journal;
 mod live;
 mod load;
 mod log;
@@ -29,10 +37,12 @@ use crate::{
     Batch, Claim, Durability, MigrationReport, PruneBefore, Reader, Store, StoreError,
     error::Trouble, owner::Owner, owner::private, schema, text,
 };
+use backlog::Backlog;
+use commit::{Written, check_epoch, records_something, write};
+use journal::Entry;
 use live::Live;
 use lockkeeper_core::{Epoch, Record};
 use log::Log;
-use project::Projector;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 pub use snapshot::{Checkup, Snapshot, check};
 use std::{
@@ -40,7 +50,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How a store is opened.
@@ -56,6 +66,9 @@ pub struct OpenOptions {
     pub busy_wait: Duration,
     /// The most bytes the file may have; beyond them the store is [`StoreError::Full`].
     pub bytes_max: Option<u64>,
+    /// How long something may be in the journal alone before it is in the other tables as well,
+    /// where other programs see it: 100 ms. Whoever asks this store always sees it.
+    pub lag: Duration,
 }
 
 impl Default for OpenOptions {
@@ -65,6 +78,7 @@ impl Default for OpenOptions {
             reach: None,
             busy_wait: Duration::from_secs(5),
             bytes_max: None,
+            lag: Duration::from_millis(100),
         }
     }
 }
@@ -81,6 +95,7 @@ pub struct SqliteStore {
     /// Systems drop what they could not write, so the next sync would succeed without it.
     unsure: bool,
     reigns: HashMap<Arc<str>, Reigning>,
+    backlog: Backlog,
     prune_from: prune::Cursors,
     _owner: Owner,
 }
@@ -91,7 +106,7 @@ struct Reigning {
     epoch: Epoch,
     /// The last turn that was written, those that recorded nothing included.
     seq: u64,
-    /// The live rows, as far as writing needs them; none after a failure: they are read again.
+    /// The live rows; none after a failure: they are read again.
     live: Option<Live>,
 }
 
@@ -131,11 +146,21 @@ impl SqliteStore {
             backup: copied,
         };
         let (reigns, prune_from) = (HashMap::new(), prune::Cursors::default());
+        let backlog = Backlog::of(options.lag);
         let log = Log::of(&mut db, &path, options)
             .map_err(|error| StoreError::of_sqlite(&path, &error))?;
         let unsure = true;
-        let store =
-            SqliteStore { log, db, path, synchronous, unsure, reigns, prune_from, _owner: owner };
+        let store = SqliteStore {
+            log,
+            db,
+            path,
+            synchronous,
+            unsure,
+            reigns,
+            backlog,
+            prune_from,
+            _owner: owner,
+        };
         Ok((store, report))
     }
 
@@ -149,29 +174,51 @@ impl SqliteStore {
         &mut self,
         batches: &[Batch<'_>],
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
-        self.wake_up();
-        let SqliteStore { db, reigns, .. } = self;
-        // Looks first, writes then: what records nothing costs no write.
-        let writes = batches.iter().any(records_something);
-        db.prepare_cached(if writes { "BEGIN IMMEDIATE" } else { "BEGIN" })?.execute([])?;
+        self.make_room()?;
+        let SqliteStore { db, reigns, backlog, .. } = self;
+        // A lone batch is one statement, which is a transaction of its own. What records nothing
+        // costs no write.
+        let together = match batches {
+            [] | [_] => false,
+            more => more.iter().any(records_something),
+        };
+        if together {
+            db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        }
         let mut outcomes = Vec::with_capacity(batches.len());
         let mut reached: Vec<(&Arc<str>, u64)> = Vec::with_capacity(batches.len());
+        let mut entries: Vec<Entry> = Vec::with_capacity(batches.len());
+        let mut is_stale = false;
         for batch in batches {
-            let before = reached.iter().rev().find(|(project, _)| **project == batch.claim.project);
-            let outcome = check_batch(db, reigns, batch, before.map(|(_, seq)| *seq))?;
-            if let Ok(is_reached) = outcome {
-                write(db, reigns, batch, is_reached)?;
-                if let Some(last) = batch.turns.last() {
-                    reached.push((&batch.claim.project, last.call().0));
-                }
+            let project = &batch.claim.project;
+            let before = reached.iter().rev().find(|(other, _)| *other == project);
+            let before = before.map(|(_, seq)| *seq);
+            let outcome = match backlog.why_broken(project) {
+                Some(why) => Err(why),
+                None => write(db, reigns, batch, before, &mut entries)?,
+            };
+            // Taken into what is live, and not on record: the claim was superseded.
+            is_stale |= matches!(outcome, Ok(Written::NotAny(_)));
+            let outcome = outcome.and_then(|written| match written {
+                Written::All => Ok(()),
+                Written::NotAny(why) => Err(why),
+            });
+            if let (Ok(()), Some(last)) = (&outcome, batch.turns.last()) {
+                reached.push((project, last.call().0));
             }
-            outcomes.push(outcome.map(drop));
+            outcomes.push(outcome);
         }
-        db.prepare_cached("COMMIT")?.execute([])?;
+        if together {
+            db.prepare_cached("COMMIT")?.execute([])?;
+        }
         for (project, seq) in reached {
             if let Some(reigning) = reigns.get_mut(project) {
                 reigning.seq = seq;
             }
+        }
+        backlog.add(entries);
+        if is_stale {
+            self.backlog.forget();
         }
         Ok(outcomes)
     }
@@ -186,9 +233,11 @@ impl SqliteStore {
     /// After a failure: out of the transaction, and nothing believed of what is live.
     fn recover(&mut self) {
         self.unsure = true;
-        for reigning in self.reigns.values_mut() {
-            reigning.live = None;
-        }
+        self.backlog.forget();
+        self.roll_back();
+    }
+
+    fn roll_back(&self) {
         if !self.db.is_autocommit()
             && let Err(error) = self.db.execute_batch("ROLLBACK")
         {
@@ -210,7 +259,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn claim(&mut self, project: &str) -> Result<Claim, StoreError> {
-        self.wake_up();
+        self.carry_over_for(project)?;
         // The one thing that must not go back, not even after a power cut: tokens grow out of it.
         self.db
             .pragma_update(None, "synchronous", SYNCED)
@@ -231,8 +280,12 @@ impl Store for SqliteStore {
         let Some((epoch, last_event)) = claimed else {
             return Err(StoreError::Exhausted { project });
         };
-        self.reigns.insert(project.clone(), Reigning { epoch, seq: 0, live: None });
-        Ok(Claim { project, epoch, last_event })
+        // What is owed to the tables is still owed.
+        let owed = self.backlog.last_event(&project);
+        let before = self.reigns.remove(&project).filter(|_| owed.is_some());
+        let live = before.and_then(|before| before.live);
+        self.reigns.insert(project.clone(), Reigning { epoch, seq: 0, live });
+        Ok(Claim { project, epoch, last_event: owed.unwrap_or(last_event) })
     }
 
     fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
@@ -240,22 +293,23 @@ impl Store for SqliteStore {
     }
 
     fn load(&mut self, claim: &Claim) -> Result<Vec<Record>, StoreError> {
-        self.wake_up();
+        self.carry_over_for(&claim.project)?;
         let SqliteStore { db, path, reigns, .. } = self;
         let loaded = (|| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Deferred)?;
             if let Err(refused) = check_epoch(&transaction, claim)? {
                 return Err(Trouble::Known(refused));
             }
-            let rows = live::Rows::read(&transaction, &claim.project)?;
-            let facts = load::facts(&transaction, &claim.project, &rows)?;
-            Ok((Live::of(&rows), facts))
+            let now = journal::present(&transaction, &claim.project, schema::NEWEST)?;
+            let facts = load::facts(&transaction, &claim.project, &now.rows, &now.entries)?;
+            Ok((now, facts))
         })();
-        let (live, facts) = loaded.map_err(|trouble| trouble.of(path, &claim.project))?;
+        let (now, facts) = loaded.map_err(|trouble| trouble.of(path, &claim.project))?;
         if let Some(reigning) = reigns.get_mut(&claim.project)
             && reigning.epoch == claim.epoch
+            && now.entries.is_empty()
         {
-            reigning.live = Some(live);
+            reigning.live = Some(Live::of(now.rows));
         }
         Ok(facts)
     }
@@ -286,15 +340,26 @@ impl Store for SqliteStore {
     }
 
     fn is_untidy(&self) -> bool {
-        self.log.is_due()
+        self.log.is_due() || self.backlog.is_due()
+    }
+
+    fn tidy_by(&self) -> Option<Instant> {
+        self.backlog.due()
     }
 
     fn tidy(&mut self) {
+        if self.backlog.is_due()
+            && let Err(trouble) = self.carry_over()
+        {
+            let error = trouble.of(&self.path, &"".into());
+            tracing::warn!(%error, "what is in the journal could not be carried over");
+        }
         self.unsure |= !self.log.tend(&self.db);
     }
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         self.wake_up();
+        self.carry_over().map_err(|trouble| trouble.of(&self.path, &"".into()))?;
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
         if pruned.is_err() {
             self.recover();
@@ -453,105 +518,4 @@ fn raise_epoch(db: &mut Connection, project: &str) -> rusqlite::Result<Option<(E
     )?;
     transaction.commit()?;
     Ok(Some((Epoch::new(epoch), last_event)))
-}
-
-fn records_something(batch: &Batch<'_>) -> bool {
-    batch.turns.iter().any(|turn| !turn.records().is_empty())
-}
-
-/// Whether a claim is still the newest one of its project.
-fn check_epoch(db: &Connection, claim: &Claim) -> Result<Result<u64, StoreError>, Trouble> {
-    let mut meta = db.prepare_cached("SELECT epoch, seq FROM lock_meta WHERE project_id = ?1")?;
-    let found: Option<(u32, u64)> =
-        meta.query_row([&*claim.project], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (project, epoch) = (claim.project.clone(), claim.epoch);
-    Ok(match found {
-        Some((newest, seq)) if newest == epoch.get() => Ok(seq),
-        Some((newest, _)) => {
-            Err(StoreError::Superseded { project, epoch, newest: Epoch::new(newest) })
-        }
-        None => {
-            let detail = "the project was never claimed here".to_owned();
-            Err(StoreError::OutOfOrder { project, detail })
-        }
-    })
-}
-
-/// Whether a batch may be written, by the newest claim and next in its reign; and if so, whether
-/// the table already says how far it goes.
-fn check_batch(
-    db: &Connection,
-    reigns: &HashMap<Arc<str>, Reigning>,
-    batch: &Batch<'_>,
-    before: Option<u64>,
-) -> Result<Result<bool, StoreError>, Trouble> {
-    let project = &batch.claim.project;
-    let known = reigns.get(project).filter(|reigning| reigning.epoch == batch.claim.epoch);
-    // Turns that recorded nothing are not written, so memory is ahead of the table.
-    let known = before.or(known.map(|reigning| reigning.seq));
-    // One look-up where all is well: the row is found only if nobody has claimed the project since.
-    if let (Some(last), true) = (known, records_something(batch))
-        && follow(batch, last).is_ok()
-        && reach(db, batch, last)?
-    {
-        return Ok(Ok(true));
-    }
-    let written = match check_epoch(db, batch.claim)? {
-        Ok(written) => written,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    Ok(follow(batch, known.unwrap_or(written).max(written)).map(|()| false))
-}
-
-/// Whether the turns of a batch come one after another after this one.
-fn follow(batch: &Batch<'_>, mut last: u64) -> Result<(), StoreError> {
-    for turn in batch.turns {
-        let call = turn.call().0;
-        if call != last + 1 {
-            let detail = format!("expected turn {}, got turn {call}", last + 1);
-            let project = batch.claim.project.clone();
-            return Err(StoreError::OutOfOrder { project, detail });
-        }
-        last = call;
-    }
-    Ok(())
-}
-
-/// Says in the table how far a batch goes, if its claim is the newest one and no later turn than
-/// this is written.
-fn reach(db: &Connection, batch: &Batch<'_>, written: u64) -> Result<bool, Trouble> {
-    let Some(last) = batch.turns.last() else { return Ok(false) };
-    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let (seq, event) = (whole(last.call().0), whole(last.last_event()));
-    let Claim { project, epoch, .. } = batch.claim;
-    let sql = "UPDATE lock_meta SET seq = ?2, last_event = ?3
-        WHERE project_id = ?1 AND epoch = ?4 AND seq <= ?5";
-    let row = (&**project, seq, event, epoch.get(), whole(written));
-    Ok(db.prepare_cached(sql)?.execute(row)? == 1)
-}
-
-fn write(
-    db: &Connection,
-    reigns: &mut HashMap<Arc<str>, Reigning>,
-    batch: &Batch<'_>,
-    is_reached: bool,
-) -> Result<(), Trouble> {
-    if !records_something(batch) {
-        return Ok(());
-    }
-    let Claim { project, epoch, .. } = batch.claim;
-    let (epoch, seq) = (*epoch, 0);
-    let reigning = reigns.entry(project.clone()).or_insert(Reigning { epoch, seq, live: None });
-    let live = match &mut reigning.live {
-        Some(live) => live,
-        none => none.insert(Live::of(&live::Rows::read(db, project)?)),
-    };
-    let mut projector = Projector::new(db, project, live);
-    for record in batch.turns.iter().flat_map(|turn| turn.records()) {
-        projector.write(record)?;
-    }
-    if !is_reached && !reach(db, batch, u64::MAX)? {
-        return Err(Trouble::Contradiction("the claim is gone".to_owned()));
-    }
-    Ok(())
 }

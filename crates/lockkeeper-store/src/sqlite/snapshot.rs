@@ -9,7 +9,7 @@
 //! from the log to the file meanwhile is still in the log, unless it began the log anew; then the
 //! log's header has other numbers, and it is copied once more.
 
-use super::{connect, live, load, reader};
+use super::{connect, journal, live, load, reader};
 use crate::{
     AuditFilter, AuditRow, Claim, StoreError,
     error::Trouble,
@@ -125,9 +125,10 @@ impl Snapshot {
             let meta: Option<(u32, u64)> = moment
                 .query_row(meta, [project], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
-            let Some((epoch, last_event)) = meta else { return Ok(None) };
-            let rows = live::Rows::read_of(&moment, project, schema)?;
-            let records = load::facts(&moment, project, &rows)?;
+            let Some((epoch, mut last_event)) = meta else { return Ok(None) };
+            let now = journal::present(&moment, project, schema)?;
+            let records = load::facts(&moment, project, &now.rows, &now.entries)?;
+            last_event = now.entries.last().map_or(last_event, |entry| entry.last_event);
             let claim = Claim { project: project.into(), epoch: Epoch::new(epoch), last_event };
             Ok(Some((claim, records)))
         })
@@ -137,7 +138,7 @@ impl Snapshot {
     pub fn audit(&mut self, filter: &AuditFilter) -> Result<Vec<AuditRow>, StoreError> {
         self.ask(filter.project.as_deref().unwrap_or_default(), |db, schema| match schema {
             0 => Ok(Vec::new()),
-            _ => reader::audit(db, filter),
+            _ => reader::audit(db, filter, schema),
         })
     }
 

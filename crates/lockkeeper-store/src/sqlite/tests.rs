@@ -1,6 +1,6 @@
 //! What cannot be seen from outside: facts written by hand, and a connection that cannot write.
 
-use super::*;
+use super::{project::Projector, *};
 use lockkeeper_core::{
     Effects, Fact, LockTable, OpenSession, Reign, Resource, TableConfig, Task, TaskStatus,
     Timestamp,
@@ -13,12 +13,17 @@ fn store(folder: &tempfile::TempDir) -> SqliteStore {
     SqliteStore::open(folder.path().join("locks.db"), options).unwrap()
 }
 
-/// Writes facts as a turn would.
-fn write_facts(store: &SqliteStore, project: &str, facts: Vec<Fact>) -> Result<(), Trouble> {
-    let mut live = Live::of(&live::Rows::read(&store.db, project)?);
-    let mut projector = Projector::new(&store.db, project, &mut live);
+/// Writes facts as the first turn of a claim would.
+fn write_facts(store: &mut SqliteStore, claim: &Claim, facts: Vec<Fact>) -> Result<(), Trouble> {
+    store.make_room()?;
+    let mut live = Live::of(live::Rows::read(&store.db, &claim.project)?);
+    let mut entry = Entry::new(claim, 1, 0);
+    let mut projector = Projector::new(&mut live, &mut entry);
     let mut records = (1..).zip(facts).map(|(at, fact)| Record { at: Timestamp(at), fact });
-    records.try_for_each(|record| projector.write(&record))
+    records.try_for_each(|record| projector.take(&record))?;
+    assert!(entry.write(&store.db)?);
+    store.backlog.forget();
+    Ok(())
 }
 
 fn turn() -> Effects {
@@ -41,7 +46,7 @@ fn i15_tasks_come_back_as_they_are() {
         moved(task("c", 1, TaskStatus::Open), None),
         Fact::TaskForgotten { task: Resource::task("c") },
     ];
-    write_facts(&store, "p", facts.clone()).unwrap();
+    write_facts(&mut store, &claim, facts.clone()).unwrap();
     let loaded: Vec<Fact> =
         store.load(&claim).unwrap().into_iter().map(|record| record.fact).collect();
     assert_eq!(loaded, [facts[0].clone(), facts[2].clone()]);
@@ -54,7 +59,7 @@ fn i15_tasks_come_back_as_they_are() {
 fn a_fact_that_does_not_fit_is_a_contradiction() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = store(&folder);
-    store.claim("p").unwrap();
+    let claim = store.claim("p").unwrap();
     let lock = lockkeeper_core::LockId::from_u128(5);
     let session = lockkeeper_core::SessionId::from_u64(5);
     let ticket = lockkeeper_core::TicketId::from_u64(5);
@@ -72,7 +77,7 @@ fn a_fact_that_does_not_fit_is_a_contradiction() {
         Fact::SessionEnded { session, agent: "a".into(), cause: lockkeeper_core::EndCause::Closed },
     ];
     for fact in cases {
-        let outcome = write_facts(&store, "p", vec![fact.clone()]);
+        let outcome = write_facts(&mut store, &claim, vec![fact.clone()]);
         assert!(matches!(outcome, Err(Trouble::Contradiction(_))), "{fact:?}: {outcome:?}");
     }
 }
@@ -116,7 +121,7 @@ fn a_commit_that_fails_at_the_end_is_not_believed() {
     let turn = turn();
     let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
     let trap = "CREATE TABLE trap (id REFERENCES projects (id) DEFERRABLE INITIALLY DEFERRED);
-        CREATE TRIGGER trapped AFTER INSERT ON sessions
+        CREATE TRIGGER trapped AFTER INSERT ON journal
             BEGIN INSERT INTO trap VALUES ('nobody'); END";
     store.db.execute_batch(trap).unwrap();
     let refused = store.commit(&batch()).remove(0);
@@ -155,9 +160,7 @@ fn values_that_do_not_fit_are_of_one_batch() {
     let session = lockkeeper_core::SessionId::from_u64(u64::MAX);
     let (agent, kind, priority) = ("ann".into(), lockkeeper_core::SessionKind::Attached, 0);
     let fact = Fact::SessionOpened { session, agent, kind, priority, birth: None, aborts: 0 };
-    let refused = write_facts(&store, "a", vec![fact]).unwrap_err();
-    let is_of_writing = matches!(refused, Trouble::Sql(rusqlite::Error::ToSqlConversionFailure(_)));
-    assert!(is_of_writing, "{refused:?}");
+    let refused = write_facts(&mut store, &a, vec![fact]).unwrap_err();
     assert!(refused.is_of_one_batch(), "{refused:?}");
     let refused = refused.of(&store.path, &a.project);
     assert!(matches!(refused, StoreError::Contradiction { .. }), "{refused:?}");
@@ -201,7 +204,7 @@ fn rows_that_end_no_request_are_read_so_far_and_no_further() {
     }));
     let remembers = || {
         let rows = live::Rows::read(&store.db, "p").unwrap();
-        let memory = memory::of(&store.db, "p", session, &rows).unwrap();
+        let memory = memory::of(&store.db, "p", session, &rows, &[]).unwrap();
         assert!(memory.verdict.is_some());
         memory.requests.len()
     };

@@ -2,7 +2,9 @@
 //! legal.
 
 use lockkeeper_core::*;
-use lockkeeper_store::{Batch, Claim, OpenOptions, SqliteStore, Store, StoreError};
+use lockkeeper_store::{
+    Batch, Claim, OpenOptions, PruneBefore, Snapshot, SqliteStore, Store, StoreError,
+};
 use proptest::prelude::*;
 use std::{path::Path, time::Duration};
 
@@ -267,15 +269,38 @@ pub(crate) fn picture(table: &LockTable, with_ages: bool) -> String {
     format!("{holds:#?}\n{grants:#?}\n{queues:#?}\n{sessions:#?}\n{graph:#?}\n{stats:#?}")
 }
 
-/// The keys of the live holds in the file.
+/// The next turn of a project, by a table that has heard of a session which is not on record.
+pub(crate) fn contradicting(project: &mut Project, store: &mut dyn Store) -> Effects {
+    let records = store.load(&project.claim).unwrap();
+    let mut other = rebuilt(&project.claim, &records);
+    let at = Timestamp(project.known.now);
+    let replies = other.apply(at, OpenSession::default());
+    let Fact::SessionOpened { session, .. } = replies.records()[0].fact else { panic!() };
+    let next = project.apply(Command::Tick).call();
+    loop {
+        let turn = other.apply(at, ask(session, "file:a"));
+        if turn.call() == next {
+            break turn;
+        }
+    }
+}
+
+/// The keys of the live holds on record, in order.
 pub(crate) fn held(path: &Path, project: &str) -> Vec<String> {
-    let db = rusqlite::Connection::open(path).unwrap();
-    let mut keys = db
-        .prepare(
-            "SELECT resource_key FROM resource_locks
-             WHERE project_id = ?1 AND released_at IS NULL ORDER BY 1",
-        )
-        .unwrap();
-    let keys = keys.query_map([project], |row| row.get(0)).unwrap();
-    keys.map(Result::unwrap).collect()
+    let (_, records) = Snapshot::read(path).unwrap().live(project).unwrap().unwrap();
+    let mut keys: Vec<String> = records
+        .into_iter()
+        .filter_map(|record| match record.fact {
+            Fact::Granted(granted) => Some(granted.resource.key().to_owned()),
+            _ => None,
+        })
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Carries over into the tables whatever the journal has.
+pub(crate) fn carry_over(store: &mut SqliteStore) {
+    let nothing = PruneBefore { released: Timestamp(0), audit: Timestamp(0) };
+    assert_eq!(store.prune(&nothing, 0), Ok(0));
 }

@@ -1,6 +1,6 @@
 //! The audit log as it is read, what sessions remember of it, and what is removed.
 
-use crate::life::{Project, START, ask, give_back, held, open};
+use crate::life::{Project, START, ask, carry_over, give_back, held, open};
 use lockkeeper_core::*;
 use lockkeeper_store::{AuditFilter, PruneBefore, Reader, SqliteStore, Store};
 use std::time::Duration;
@@ -224,6 +224,7 @@ fn what_is_over_and_old_is_removed_in_steps_and_nothing_else() {
     assert_eq!(rows("SELECT count(*) FROM audit_log"), 1);
     // Ids go on, and so does the project.
     project.grant(&mut store, ann, "file:next");
+    carry_over(&mut store);
     assert_eq!(rows("SELECT max(id) FROM audit_log"), 83);
     drop(store);
     let again = Project::take_over(&mut open(&path), "p");

@@ -1,6 +1,6 @@
 //! What is written gives the table back: the whole story (I15), and the live rows (I11, I17).
 
-use crate::life::{self, Project, Step, open, picture, rebuilt};
+use crate::life::{self, Project, Step, carry_over, open, picture, rebuilt};
 use lockkeeper_core::*;
 use lockkeeper_store::{Claim, Store};
 use proptest::prelude::*;
@@ -53,6 +53,7 @@ proptest! {
                 records += resume_twice(&mut project, &mut store, orphaned, ages)?;
             }
         }
+        carry_over(&mut store);
         check_rows(&path, &project.table, records)?;
         let history = store.reader().unwrap().history("p").unwrap();
         prop_assert_eq!(history.len(), records, "one row a fact");

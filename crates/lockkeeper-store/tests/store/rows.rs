@@ -1,7 +1,7 @@
 //! Rows that chance seldom makes: each is written, and read back into a table that goes on exactly
 //! like the one that was lost.
 
-use crate::life::{Project, ask, give_back, held, open, picture};
+use crate::life::{Project, ask, carry_over, contradicting, give_back, held, open, picture};
 use lockkeeper_core::*;
 use lockkeeper_store::{AuditFilter, Batch, SqliteStore, Store, StoreError};
 
@@ -186,16 +186,11 @@ fn i11_a_hand_over_beside_a_batch_that_fails_is_written_whole() {
     let mut good = Project::take_over(&mut store, "good");
     let mut bad = Project::take_over(&mut store, "bad");
     let (ann, bob) = (good.open_session(&mut store, "ann"), good.open_session(&mut store, "bob"));
-    let eve = bad.open_session(&mut store, "eve");
+    bad.open_session(&mut store, "eve");
     let lock = good.grant(&mut store, ann, "file:a").lock;
     good.turn(&mut store, ask(bob, "file:a")).unwrap();
-    let other = bad.grant(&mut store, eve, "file:x").lock;
-    // Somebody releases it by hand, so that the release that comes contradicts it.
-    let db = rusqlite::Connection::open(&path).unwrap();
-    let by_hand = "UPDATE resource_locks SET released_at = acquired_at, release_cause = 'released',
-        released_by = 'eve' WHERE project_id = 'bad'";
-    db.execute(by_hand, []).unwrap();
-    let (fine, torn) = (good.apply(give_back(ann, lock)), bad.apply(give_back(eve, other)));
+    let torn = contradicting(&mut bad, &mut store);
+    let fine = good.apply(give_back(ann, lock));
     let outcomes = store.commit(&[
         Batch { claim: &good.claim, turns: std::slice::from_ref(&fine) },
         Batch { claim: &bad.claim, turns: std::slice::from_ref(&torn) },
@@ -206,18 +201,21 @@ fn i11_a_hand_over_beside_a_batch_that_fails_is_written_whole() {
     let again = crate::life::rebuilt(&claim, &store.load(&claim).unwrap());
     assert_eq!(picture(&again, true), picture(&good.table, true));
     // A table would pass over a row that is left behind, so it is looked for.
+    carry_over(&mut store);
+    let db = rusqlite::Connection::open(&path).unwrap();
     let left = "SELECT count(*) FROM lock_tickets";
     assert_eq!(db.query_row(left, [], |row| row.get::<_, u32>(0)).unwrap(), 0);
 }
 
-/// What is known of a hold without asking is not believed against its row.
+/// The tables are made from the journal: what somebody else did to a row is not believed, whatever
+/// comes of the hold.
 #[test]
-fn a_hold_whose_row_was_touched_by_somebody_else_is_a_contradiction() {
+fn a_hold_whose_row_was_touched_by_somebody_else_is_written_anew() {
     let touches = [
         "UPDATE resource_locks SET released_at = acquired_at",
         "DELETE FROM resource_locks",
-        // The same row number, another hold.
-        "UPDATE resource_locks SET id = 'another'",
+        // The same row number, another hold that is over.
+        "UPDATE resource_locks SET id = 'another', released_at = acquired_at",
     ];
     for touch in touches {
         for what in ["release", "renew", "downgrade", "again"] {
@@ -226,7 +224,9 @@ fn a_hold_whose_row_was_touched_by_somebody_else_is_a_contradiction() {
             let options = AskOptions { reentrant: true, ..AskOptions::default() };
             let asked = Acquire { options, ..ask(ann, "file:a") };
             let lock = both.grant(asked.clone()).lock;
-            let db = rusqlite::Connection::open(both._folder.path().join("locks.db")).unwrap();
+            carry_over(&mut both.store);
+            let path = both._folder.path().join("locks.db");
+            let db = rusqlite::Connection::open(&path).unwrap();
             assert_eq!(db.execute(touch, []).unwrap(), 1);
             let (by, lease) = (Credential::Session(ann), None);
             let (mode, request_id) = (LockMode::Shared, None);
@@ -237,11 +237,58 @@ fn a_hold_whose_row_was_touched_by_somebody_else_is_a_contradiction() {
                 "downgrade" => Downgrade { session: ann, lock, mode, request_id }.into(),
                 _ => asked.into(),
             };
-            let refused = both.project.turn(&mut both.store, command);
-            assert!(
-                matches!(refused, Err(StoreError::Contradiction { .. })),
-                "{what} after {touch}: {refused:?}"
-            );
+            both.turn(command);
+            carry_over(&mut both.store);
+            let records = both.loaded();
+            let loaded = crate::life::rebuilt(&both.project.claim, &records);
+            let (now, told) = (picture(&loaded, true), picture(&both.project.table, true));
+            assert_eq!(now, told, "{what} after {touch}");
         }
     }
+}
+
+/// I11, later: what the tables will not have stays in the journal, its project refuses to go on,
+/// and the others do go on.
+#[test]
+fn what_cannot_be_carried_over_stops_its_project_and_no_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut bad = Project::take_over(&mut store, "bad");
+    let mut good = Project::take_over(&mut store, "good");
+    let (ann, bob) = (bad.open_session(&mut store, "ann"), good.open_session(&mut store, "bob"));
+    // Somebody else wrote an exclusive hold by hand.
+    let by_hand = "INSERT INTO resource_locks (id, project_id, resource_type, resource_key,
+            agent_id, acquired_at, timeout_at, session_id, mode, token, lease_ms, ticket, birth,
+            wait_ms)
+        VALUES (?2, 'bad', 'file', 'a', 'eve', ?1, ?1, 1, 'exclusive', 1, 1, 1, 1, 1)";
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let theirs = LockId::from_u128(1).to_string();
+    db.execute(by_hand, ["2026-01-01T00:00:00.000Z", &theirs]).unwrap();
+    bad.grant(&mut store, ann, "file:a");
+    good.grant(&mut store, bob, "file:a");
+    let told = picture(&bad.table, true);
+    carry_over(&mut store);
+    for _ in 0..2 {
+        let turn = bad.apply(ask(ann, "file:b"));
+        let batch = Batch { claim: &bad.claim, turns: std::slice::from_ref(&turn) };
+        let refused = store.commit(&[batch]).remove(0).unwrap_err();
+        let StoreError::Contradiction { project, .. } = &refused else { panic!("{refused:?}") };
+        assert_eq!(&**project, "bad");
+        assert_eq!(store.claim("bad"), Err(refused));
+        good.grant(&mut store, bob, &format!("file:{}", good.table.stats().holds));
+    }
+    assert_eq!(held(&path, "good"), ["1", "2", "a"]);
+    // What was acknowledged is still there, also for the next owner; and once nothing is in its
+    // way any more, everything goes on.
+    assert_eq!(store.reader().unwrap().history("bad").unwrap().len(), 2);
+    drop(store);
+    let mut store = open(&path);
+    assert!(matches!(store.claim("bad"), Err(StoreError::Contradiction { .. })));
+    assert!(store.claim("good").is_ok());
+    drop(store);
+    assert_eq!(db.execute("DELETE FROM resource_locks WHERE id = ?1", [&theirs]).unwrap(), 1);
+    let mut store = open(&path);
+    let again = Project::take_over(&mut store, "bad");
+    assert_eq!(picture(&again.table, true), told);
 }

@@ -1,6 +1,6 @@
 //! Migrations, copies, and what the tables refuse by themselves.
 
-use crate::life::{Project, ask, give_back, held, open};
+use crate::life::{Project, ask, carry_over, give_back, held, open};
 use lockkeeper_core::*;
 use lockkeeper_store::{OpenOptions, SqliteStore, Store, StoreError, migrate};
 use rusqlite::Connection;
@@ -12,6 +12,7 @@ const RELEASED: &[(&str, &str)] = &[
     ("0001_resource_locks", "aecb765f7c6369d863f79b6fe893d154"),
     ("0002_tasks", "62f5a3ba219059a2185387032cd4cef5"),
     ("0003_cheaper_grants", "5145040a0eabae0ff23b4fac396042b5"),
+    ("0004_journal", "9316b3adb03e6894e16338045d8fb822"),
 ];
 
 /// FNV-1a, 128 bits, carriage returns left out.
@@ -142,7 +143,7 @@ fn a_migration_copies_first_and_says_what_it_did() {
     old_file(&path);
     let report = migrate(&path, Some(copy.clone())).unwrap();
     assert_eq!((report.from, report.to), (1, RELEASED.len() as u32));
-    assert_eq!(report.applied, ["0002_tasks", "0003_cheaper_grants"]);
+    assert_eq!(report.applied, ["0002_tasks", "0003_cheaper_grants", "0004_journal"]);
     assert_eq!(report.backup.as_deref(), Some(copy.as_path()));
     let version = |path: &Path| {
         let db = Connection::open(path).unwrap();
@@ -239,10 +240,11 @@ fn i15_a_migration_of_the_holds_loses_and_changes_nothing() {
         let all = all.query_map([], |row| (0..width).map(|at| row.get(at)).collect()).unwrap();
         all.map(Result::unwrap).collect()
     };
+    carry_over(&mut store);
     before_cheaper_grants(&old, &new);
     let before = rows(&old);
     assert_eq!((before.len(), &before), (8, &rows(&new)));
-    assert_eq!(migrate(&old, None).unwrap().applied, ["0003_cheaper_grants"]);
+    assert_eq!(migrate(&old, None).unwrap().applied, ["0003_cheaper_grants", "0004_journal"]);
     assert_eq!(rows(&old), before);
     let db = Connection::open(&old).unwrap();
     let numbers = "SELECT group_concat(rowid) FROM (SELECT rowid FROM resource_locks ORDER BY 1)";
@@ -344,8 +346,9 @@ fn a_second_exclusive_hold_cannot_be_written_by_hand() {
     assert!(again("b", "exclusive", None).unwrap_err().to_string().contains("UNIQUE"));
     assert!(again("c", "exclusive", Some("2026-01-01T00:00:00.000Z")).is_ok(), "one that is over");
     assert!(again("d", "nonsense", None).is_err());
-    assert!(again("e", "shared", None).is_ok());
-    let raised = db.execute("UPDATE resource_locks SET mode = 'exclusive' WHERE id = 'e'", []);
+    let third = LockId::from_u128(3).to_string();
+    assert!(again(&third, "shared", None).is_ok());
+    let raised = db.execute("UPDATE resource_locks SET mode = 'exclusive' WHERE id = ?1", [&third]);
     assert!(raised.is_err());
     let revived = db.execute("UPDATE resource_locks SET released_at = NULL WHERE id = 'c'", []);
     assert!(revived.is_err());

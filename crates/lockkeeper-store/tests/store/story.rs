@@ -7,7 +7,10 @@ use lockkeeper_disk::{Disk, Event, Left, Platter, lay_out};
 use lockkeeper_store::{
     Batch, Claim, Durability, OpenOptions, SqliteStore, Store, StoreError, check,
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tempfile::TempDir;
 
 pub(crate) const NAMES: [&str; 2] = ["p", "q"];
@@ -21,8 +24,10 @@ pub(crate) fn folder() -> TempDir {
     }
 }
 
+/// Whatever is in the journal is carried over with the first look after it.
 pub(crate) fn try_open(path: &Path, durability: Durability) -> Result<SqliteStore, StoreError> {
-    SqliteStore::open(path, OpenOptions { durability, ..OpenOptions::default() })
+    let lag = Duration::ZERO;
+    SqliteStore::open(path, OpenOptions { durability, lag, ..OpenOptions::default() })
 }
 
 /// Numbers that look random; the same for the same seed.

@@ -41,6 +41,7 @@ struct State {
     prune_panics: bool,
     /// Whether upkeep is due, and how often it was begun; it ends when the gate is open.
     is_untidy: bool,
+    gets_untidy: bool,
     tidied: usize,
     dropped: bool,
 }
@@ -101,7 +102,10 @@ impl Store for Gated {
             .iter()
             .map(|batch| (batch.claim.project.to_string(), batch.turns.len()))
             .collect();
-        self.gate.change(|state| state.came.push(names));
+        self.gate.change(|state| {
+            state.came.push(names);
+            state.is_untidy |= std::mem::take(&mut state.gets_untidy);
+        });
         self.gate.wait(|state| state.is_open || !state.fates.is_empty());
         let fate = self.gate.state.lock().unwrap().fates.pop_front();
         match fate.unwrap_or(Fate::Passes) {
@@ -431,7 +435,8 @@ fn the_store_gets_what_it_is_owed_when_everybody_is_told() {
         let claim = claim(&writer, "p");
         let mut table = table(&claim);
         let (told, hears) = channel();
-        gate.change(|state| state.is_untidy = true);
+        // With the commit, and not before: the claim may still be followed by some upkeep.
+        gate.change(|state| state.gets_untidy = true);
         gate.pass(Fate::Passes);
         submit(&writer, &claim, turn(&mut table), "told", &told);
         assert_eq!(hears.recv(), Ok(("told", Ok(()))), "upkeep stands at the gate");
