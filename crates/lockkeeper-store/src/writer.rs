@@ -1,25 +1,23 @@
 //! One thread that writes for all projects of a store, and tells whoever waits.
 //!
 //! It takes what is there, writes it in one commit, and speaks; meanwhile the next turns queue up.
-//! So a commit is as large as it needs to be, and nobody waits for a commit to fill. Where nothing
-//! has been written for a moment there is nothing to be gained by that, and a thread that has to be
-//! woken takes longer than the commit itself: then a turn may be written by whoever brings it
-//! ([`WriterOptions::in_place`]). There is one desk, and whoever sits at it is alone. What may be
+//! So a commit is as large as it needs to be, and nobody waits for a commit to fill. Where a commit
+//! does not wait for a disk, a thread that has to be woken takes longer than the commit itself:
+//! then it may be written by whoever brings it ([`WriterOptions::in_place`]), if the desk is free;
+//! whoever is at it sees to the rest. There is one desk, and whoever sits at it is alone. What may be
 //! spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone, and
 //! that hands the records to the store first.
 
+mod queue;
 mod thread;
 
 use crate::{Claim, Reader, Store, StoreError};
 use lockkeeper_core::{Effects, Record, Settled};
+use queue::Queue;
 use std::{
     fmt, io,
     path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{self, Sender},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
     thread::ThreadId,
     time::Duration,
 };
@@ -33,11 +31,8 @@ pub struct Writer {
 }
 
 struct Shared {
-    /// None once the writer is closed. The thread ends when this is gone and the queue is empty.
-    sender: RwLock<Option<Sender<Job>>>,
+    queue: Arc<Queue>,
     in_place: bool,
-    /// How many jobs were handed in that are not done.
-    queued: Arc<AtomicUsize>,
     desk: Arc<Mutex<Desk>>,
     /// Who sits at the desk, unless it is the thread.
     guest: Mutex<Option<ThreadId>>,
@@ -66,9 +61,8 @@ impl fmt::Debug for Writer {
 pub struct WriterOptions {
     /// The most turns in one commit: 4,096.
     pub batch_max: usize,
-    /// Whether a turn is written by whoever submits it, if nothing is being written, nothing waits
-    /// to be, and nothing was for a moment. That is for whoever may be kept for as long as a
-    /// commit takes that does not wait for the disk. False.
+    /// Whether turns are written by whoever hands them in, if nobody else is writing and nothing
+    /// waits for a disk. That is for whoever may be kept for as long as such a commit takes. False.
     pub in_place: bool,
     /// How long what is over is kept.
     pub retention: Retention,
@@ -128,14 +122,18 @@ pub struct CommitStats {
 impl Writer {
     /// Starts the thread.
     pub fn start(store: Box<dyn Store>, options: WriterOptions) -> Result<Writer, StoreError> {
-        let (sender, jobs) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
         let store: SharedStore = Arc::new(Mutex::new(Some(store)));
         let ended = Arc::new(Ended::default());
         let in_place = options.in_place;
         let desk = Arc::new(Mutex::new(Desk::new(store.clone(), options)));
-        let queued = Arc::new(AtomicUsize::new(0));
-        let clerk = Clerk::new(jobs, queued.clone(), desk.clone());
-        let tell = TellEnded { ended: ended.clone(), desk: desk.clone(), store: store.clone() };
+        let clerk = Clerk::new(queue.clone(), desk.clone());
+        let tell = TellEnded {
+            ended: ended.clone(),
+            queue: queue.clone(),
+            desk: desk.clone(),
+            store: store.clone(),
+        };
         let thread = std::thread::Builder::new()
             .name("lockkeeper-writer".to_owned())
             .spawn(move || {
@@ -144,9 +142,8 @@ impl Writer {
             })
             .map_err(|error| no_thread(&error))?;
         let thread = thread.thread().id();
-        let sender = RwLock::new(Some(sender));
         let guest = Mutex::default();
-        let shared = Shared { sender, in_place, queued, desk, guest, store, ended, thread };
+        let shared = Shared { queue, in_place, desk, guest, store, ended, thread };
         Ok(Writer { shared: Arc::new(shared) })
     }
 
@@ -166,37 +163,63 @@ impl Writer {
         self.send(Job::Projects { then: Box::new(then) });
     }
 
-    /// Hands in the next turn of a claimed project. `then` is told when it is written, in the
-    /// order of the turns. After a turn that could not be written all later ones of the same claim
-    /// are refused with the same error.
+    /// Hands in the next turn of a claimed project, and has it written. `then` is told when it is,
+    /// in the order of the turns. After a turn that could not be written all later ones of the same
+    /// claim are refused with the same error.
     pub fn submit(
         &self,
         claim: &Claim,
         turn: Effects,
         then: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
     ) {
-        let job = Job::Turn { claim: claim.clone(), turn, then: Box::new(then) };
-        match self.shared.quiet_desk() {
-            Some(mut desk) => {
-                let guest = Guest::sit_down(&self.shared.guest);
-                desk.take(job);
-                desk.flush();
-                let is_untidy = desk.is_untidy();
-                // The chair first: behind the desk it may be another guest's already.
-                drop(guest);
-                drop(desk);
-                if is_untidy {
-                    self.send(Job::Tidy);
-                }
+        self.hand_in(claim, turn, then);
+        self.write();
+    }
+
+    /// The same, for whoever has more to hand in at once and calls [`Writer::write`] then. It may
+    /// be written before.
+    pub fn hand_in(
+        &self,
+        claim: &Claim,
+        turn: Effects,
+        then: impl FnOnce(Result<Settled, StoreError>) + Send + 'static,
+    ) {
+        self.push(Job::Turn { claim: claim.clone(), turn, then: Box::new(then) });
+    }
+
+    /// Has everything written that was handed in: here, if that may be and the desk is free. If it
+    /// is not, whoever sits there does it before he goes.
+    pub fn write(&self) {
+        let Shared { queue, in_place, .. } = &*self.shared;
+        let mut rounds = if *in_place { ROUNDS } else { 0 };
+        while rounds > 0 {
+            let Some(mut desk) = self.shared.free_desk() else { return };
+            if desk.may_wait() {
+                break;
             }
-            None => self.send(job),
+            let guest = Guest::sit_down(&self.shared.guest);
+            desk.work(queue);
+            let is_owed = desk.needs_the_thread();
+            // The chair first: behind the desk it may be another guest's already.
+            drop(guest);
+            drop(desk);
+            if is_owed {
+                queue.ring();
+            }
+            // What somebody has handed in meanwhile, who found the desk taken.
+            if queue.is_empty() {
+                return;
+            }
+            rounds -= 1;
         }
+        queue.ring();
     }
 
     /// Runs `then` when everything that was submitted before under this claim is written, or told
     /// why not.
     pub fn after(&self, claim: &Claim, then: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.send(Job::After { claim: claim.clone(), then: Box::new(then) });
+        self.push(Job::After { claim: claim.clone(), then: Box::new(then) });
+        self.write();
     }
 
     /// A second way in, for questions. May wait for a commit that is under way; what it gives
@@ -212,7 +235,7 @@ impl Writer {
     /// later is refused with [`StoreError::Closed`]. Waits until that is done, unless a `then`
     /// calls it: the thread does not wait for itself.
     pub fn close(&self) {
-        drop(self.shared.sender.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.queue.close();
         let this = std::thread::current().id();
         if this == self.shared.thread || *lock(&self.shared.guest) == Some(this) {
             return;
@@ -225,39 +248,38 @@ impl Writer {
     }
 
     fn send(&self, job: Job) {
-        let refused = match &*self.shared.sender.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(sender) => {
-                self.shared.queued.fetch_add(1, Ordering::SeqCst);
-                sender.send(job).err().map(|unsent| unsent.0)
-            }
-            None => Some(job),
-        };
-        if let Some(job) = refused {
+        self.push(job);
+        self.shared.queue.ring();
+    }
+
+    fn push(&self, job: Job) {
+        if let Err(job) = self.shared.queue.push(job) {
             job.refuse(&StoreError::Closed);
         }
     }
 }
 
+/// How often somebody who writes in place goes on with what others have handed in meanwhile.
+const ROUNDS: usize = 4;
+
 impl Shared {
-    /// The desk for a guest, if nobody sits there, nothing waits to be taken, and nothing was
-    /// written for a moment. What one project hands in comes from one place, so nothing of it is
-    /// overtaken.
-    fn quiet_desk(&self) -> Option<MutexGuard<'_, Desk>> {
-        if !self.in_place || self.queued.load(Ordering::SeqCst) > 0 {
-            return None;
+    /// The desk for a guest, if nobody sits there.
+    fn free_desk(&self) -> Option<MutexGuard<'_, Desk>> {
+        match self.desk.try_lock() {
+            Ok(desk) => Some(desk),
+            Err(TryLockError::Poisoned(desk)) => Some(desk.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
-        let desk = match self.desk.try_lock() {
-            Ok(desk) => desk,
-            Err(TryLockError::Poisoned(desk)) => desk.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        let is_open = self.sender.read().unwrap_or_else(PoisonError::into_inner).is_some();
-        let nothing_waits = self.queued.load(Ordering::SeqCst) == 0;
-        (is_open && nothing_waits && desk.is_quiet()).then_some(desk)
     }
 }
 
-/// Whoever sits at the desk for one turn.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// Whoever sits at the desk for a moment.
 struct Guest<'a>(&'a Mutex<Option<ThreadId>>);
 
 impl Guest<'_> {
@@ -276,16 +298,21 @@ impl Drop for Guest<'_> {
 /// Gives the store back and says so, however the thread ends.
 struct TellEnded {
     ended: Arc<Ended>,
+    queue: Arc<Queue>,
     desk: Arc<Mutex<Desk>>,
     store: SharedStore,
 }
 
 impl Drop for TellEnded {
     fn drop(&mut self) {
-        // Whoever writes a turn of its own finishes that first.
-        let _desk = lock(&self.desk);
+        self.queue.close();
+        // Whoever writes in place finishes that first.
+        let desk = lock(&self.desk);
         let store = lock(&self.store).take();
         drop(store);
+        let left = self.queue.take(usize::MAX);
+        drop(desk);
+        left.into_iter().for_each(|job| job.refuse(&StoreError::Closed));
         *lock(&self.ended.has) = true;
         self.ended.changed.notify_all();
     }

@@ -1,6 +1,9 @@
 //! The desk, where turns are committed and spoken of, and the thread that sits there.
 
-use super::{CommitStats, Retention, SharedStore, WriterOptions, lock};
+use super::{
+    CommitStats, Retention, SharedStore, WriterOptions, lock,
+    queue::{Queue, Up},
+};
 use crate::{Batch, Claim, PruneBefore, Store, StoreError, text};
 use lockkeeper_core::{
     Effects, Group, GroupJournal, Ledger, NotSettled, Record, Settled, Timestamp,
@@ -9,11 +12,7 @@ use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -21,24 +20,10 @@ type Then<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
 /// What is asked of the thread.
 pub(super) enum Job {
-    Claim {
-        project: Arc<str>,
-        then: Then<(Claim, Vec<Record>)>,
-    },
-    Turn {
-        claim: Claim,
-        turn: Effects,
-        then: Then<Settled>,
-    },
-    After {
-        claim: Claim,
-        then: Then<()>,
-    },
-    Projects {
-        then: Then<Vec<Arc<str>>>,
-    },
-    /// What the store is owed, and nobody waits for.
-    Tidy,
+    Claim { project: Arc<str>, then: Then<(Claim, Vec<Record>)> },
+    Turn { claim: Claim, turn: Effects, then: Then<Settled> },
+    After { claim: Claim, then: Then<()> },
+    Projects { then: Then<Vec<Arc<str>>> },
 }
 
 impl Job {
@@ -49,7 +34,6 @@ impl Job {
             Job::Turn { then, .. } => tell(then, Err(error)),
             Job::After { then, .. } => tell(then, Err(error)),
             Job::Projects { then } => tell(then, Err(error)),
-            Job::Tidy => {}
         }
     }
 }
@@ -75,11 +59,8 @@ enum Waiting {
 
 /// The thread: takes to the desk whatever is there.
 pub(super) struct Clerk {
-    jobs: Receiver<Job>,
-    /// How many jobs are not done.
-    queued: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     desk: Arc<Mutex<Desk>>,
-    batch_max: usize,
 }
 
 /// Where turns are written. Nothing of this outlives a turn but what is in it.
@@ -92,8 +73,8 @@ pub(super) struct Desk {
     waiting: Vec<Waiting>,
     /// When to remove what is old.
     prune_at: Option<Instant>,
-    /// When something was written last.
-    wrote: Option<Instant>,
+    /// When the thread will look after the store by itself.
+    alarm: Option<Instant>,
 }
 
 /// How many rows are removed in one step, so that whoever comes next waits for milliseconds.
@@ -102,48 +83,32 @@ const PRUNE_STEP: usize = 500;
 /// How long what is old is left alone while there is other work.
 const PRUNE_PATIENCE: Duration = Duration::from_millis(100);
 
-/// After so long nobody is about to hand something in that could go into the same commit.
-const QUIET: Duration = Duration::from_micros(500);
-
 impl Clerk {
-    pub(super) fn new(
-        jobs: Receiver<Job>,
-        queued: Arc<AtomicUsize>,
-        desk: Arc<Mutex<Desk>>,
-    ) -> Clerk {
-        let batch_max = lock(&desk).options.batch_max.max(1);
-        Clerk { jobs, queued, desk, batch_max }
+    pub(super) fn new(queue: Arc<Queue>, desk: Arc<Mutex<Desk>>) -> Clerk {
+        Clerk { queue, desk }
     }
 
     pub(super) fn run(self) {
-        while let Some(job) = self.next() {
-            let mut desk = lock(&self.desk);
-            let (mut turns, mut taken) = (0, 0);
-            let mut next = Some(job);
-            while let Some(job) = next {
-                turns += usize::from(matches!(job, Job::Turn { .. }));
-                taken += 1;
-                desk.take(job);
-                next = if turns >= self.batch_max { None } else { self.jobs.try_recv().ok() };
-            }
-            desk.flush();
-            desk.tidy();
-            self.queued.fetch_sub(taken, Ordering::SeqCst);
-            if desk.prune_at.is_some_and(|at| at.elapsed() > PRUNE_PATIENCE) {
-                desk.prune();
-            }
-        }
-    }
-
-    /// Waits for the next job, and removes what is old while there is none.
-    fn next(&self) -> Option<Job> {
         loop {
-            let prune_at = lock(&self.desk).prune_at;
-            let Some(at) = prune_at else { return self.jobs.recv().ok() };
-            match self.jobs.recv_timeout(at.saturating_duration_since(Instant::now())) {
-                Ok(job) => return Some(job),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => lock(&self.desk).prune(),
+            let until = lock(&self.desk).set_alarm();
+            let up = self.queue.wait(until);
+            let mut desk = lock(&self.desk);
+            match up {
+                Up::Over => return,
+                Up::Called => {
+                    desk.work(&self.queue);
+                    desk.tidy();
+                    if desk.prune_at.is_some_and(|at| at.elapsed() > PRUNE_PATIENCE) {
+                        desk.prune();
+                    }
+                }
+                // While there is nothing else to do.
+                Up::Alarm => {
+                    desk.tidy();
+                    if desk.prune_at.is_some_and(|at| at <= Instant::now()) {
+                        desk.prune();
+                    }
+                }
             }
         }
     }
@@ -156,20 +121,23 @@ impl Desk {
         let prunes = released.is_some() || audit.is_some();
         let prune_at = prunes.then(|| Instant::now() + soon);
         let (lines, places, waiting) = (Vec::new(), HashMap::new(), Vec::new());
-        Desk { store, options, lines, places, waiting, prune_at, wrote: None }
+        Desk { store, options, lines, places, waiting, prune_at, alarm: None }
     }
 
-    /// Whether nothing was written for a moment, and what is written next waits for nothing.
-    pub(super) fn is_quiet(&self) -> bool {
-        let store = lock(&self.store);
-        if store.as_ref().is_none_or(|store| store.may_wait()) {
-            return false;
+    /// Whether what is written next may wait for a disk.
+    pub(super) fn may_wait(&self) -> bool {
+        lock(&self.store).as_ref().is_none_or(|store| store.may_wait())
+    }
+
+    /// Takes what was handed in, and writes it.
+    pub(super) fn work(&mut self, queue: &Queue) {
+        for job in queue.take(self.options.batch_max.max(1)) {
+            self.take(job);
         }
-        drop(store);
-        self.wrote.is_none_or(|wrote| wrote.elapsed() >= QUIET)
+        self.flush();
     }
 
-    pub(super) fn take(&mut self, job: Job) {
+    fn take(&mut self, job: Job) {
         match job {
             Job::Claim { project, then } => {
                 // Whatever the old claim has submitted comes first.
@@ -200,8 +168,6 @@ impl Desk {
                 let names = with(&self.store, |store| store.projects());
                 tell(then, names.and_then(|names| names));
             }
-            // It is done behind whatever else there is.
-            Job::Tidy => {}
         }
     }
 
@@ -255,7 +221,7 @@ impl Desk {
     }
 
     /// Commits what was taken, then tells everybody, in the order in which they came.
-    pub(super) fn flush(&mut self) {
+    fn flush(&mut self) {
         self.commit();
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting {
@@ -293,7 +259,6 @@ impl Desk {
             with(&self.store, |store| Effects::settle_groups(groups, &mut Commits(store)));
         let ended = Instant::now();
         let took = ended - began;
-        self.wrote = Some(ended);
         let mut failed = false;
         let mut outcomes = outcomes.map(Vec::into_iter);
         for line in busy {
@@ -321,8 +286,25 @@ impl Desk {
     }
 
     /// Whether the store is owed something that nobody waits for.
-    pub(super) fn is_untidy(&self) -> bool {
+    fn is_untidy(&self) -> bool {
         lock(&self.store).as_ref().is_some_and(|store| store.is_untidy())
+    }
+
+    /// When the store wants to be looked after.
+    fn tidy_by(&self) -> Option<Instant> {
+        lock(&self.store).as_ref().and_then(|store| store.tidy_by())
+    }
+
+    /// When the thread has something to do, even if nobody comes.
+    fn set_alarm(&mut self) -> Option<Instant> {
+        self.alarm = self.tidy_by();
+        self.alarm.into_iter().chain(self.prune_at).min()
+    }
+
+    /// Whether the thread must hear that something was written.
+    pub(super) fn needs_the_thread(&self) -> bool {
+        let tidy_by = self.tidy_by();
+        self.is_untidy() || tidy_by.is_some_and(|by| self.alarm.is_none_or(|alarm| alarm > by))
     }
 
     /// Everybody is told: now the store gets what it is owed.

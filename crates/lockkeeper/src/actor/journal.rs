@@ -44,7 +44,9 @@ impl Keeping {
 
     pub(super) fn open(&self, claim: Claim) -> Journal {
         match self {
-            Keeping::Written(writer) => Journal::Written(writer.clone(), claim),
+            Keeping::Written(writer) => {
+                Journal::Written(Pen { writer: writer.clone(), claim, handed_in: 0 })
+            }
             Keeping::Volatile(_) => Journal::Volatile(Ledger::new(Forgetful)),
         }
     }
@@ -52,24 +54,67 @@ impl Keeping {
 
 /// Where the turns of one reign go, in order.
 pub(super) enum Journal {
-    Written(Writer, Claim),
+    Written(Pen),
     Volatile(Ledger<Forgetful>),
 }
 
+/// Turns that go to the writer.
+pub(super) struct Pen {
+    writer: Writer,
+    claim: Claim,
+    /// How many it was not asked to write yet.
+    handed_in: usize,
+}
+
+/// So many turns are handed in before the writer is asked to write them, however many more there
+/// are.
+const TOGETHER: usize = 64;
+
+impl Pen {
+    fn write(&mut self) {
+        if std::mem::take(&mut self.handed_in) > 0 {
+            self.writer.write();
+        }
+    }
+}
+
+impl Drop for Pen {
+    /// However the actor ends.
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
 impl Journal {
-    /// Hands in a turn; the desk speaks of it when it is written.
+    /// Whether there is something to be written.
+    pub(super) fn owes_a_write(&self) -> bool {
+        matches!(self, Journal::Written(pen) if pen.handed_in > 0)
+    }
+
+    /// Before the actor sleeps: whatever was handed in is written.
+    pub(super) fn write(&mut self) {
+        if let Journal::Written(pen) = self {
+            pen.write();
+        }
+    }
+
+    /// Hands in a turn; the desk speaks of it when it is written, which [`Journal::write`] sees to.
     pub(super) fn submit(&mut self, turn: Effects, caller: Caller, desk: &Arc<Mutex<Desk>>) {
         let call = turn.call();
         match self {
-            Journal::Written(writer, claim) => {
+            Journal::Written(pen) => {
                 let desk = desk.clone();
-                writer.submit(claim, turn, move |outcome| {
+                pen.writer.hand_in(&pen.claim, turn, move |outcome| {
                     let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
                     match outcome {
                         Ok(settled) => desk.settled(call, caller, settled),
                         Err(error) => desk.failed(caller, error),
                     }
                 });
+                pen.handed_in += 1;
+                if pen.handed_in >= TOGETHER {
+                    pen.write();
+                }
             }
             Journal::Volatile(ledger) => match turn.settle(ledger) {
                 Ok(settled) => {
@@ -87,7 +132,7 @@ impl Journal {
     /// Runs `then` when everything handed in before is written.
     pub(super) fn after(&self, then: impl FnOnce(Result<(), Unavailable>) + Send + 'static) {
         match self {
-            Journal::Written(writer, claim) => writer.after(claim, move |outcome| {
+            Journal::Written(pen) => pen.writer.after(&pen.claim, move |outcome| {
                 then(outcome.map_err(Unavailable::Store));
             }),
             Journal::Volatile(_) => then(Ok(())),

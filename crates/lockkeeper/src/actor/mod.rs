@@ -201,6 +201,13 @@ impl Actor for LockActor {
             if let Some(error) = self.doomed.take() {
                 return Err(error);
             }
+            // Whoever is ready to ask for something does so first: all of it is written together.
+            if mailbox.is_empty() && self.owes_a_write() {
+                tokio::task::yield_now().await;
+                if mailbox.is_empty() {
+                    self.write();
+                }
+            }
             self.set_alarm();
             let is_set = self.alarm_at.is_some();
             tokio::select! {
@@ -341,6 +348,17 @@ impl LockActor {
                 }
             }
             State::Down { why, .. } => caller.unavailable(why, &self.args.shared),
+        }
+    }
+
+    fn owes_a_write(&self) -> bool {
+        matches!(&self.state, State::Serving(serving) if serving.journal.owes_a_write())
+    }
+
+    /// Has written what was decided.
+    fn write(&mut self) {
+        if let State::Serving(serving) = &mut self.state {
+            serving.journal.write();
         }
     }
 

@@ -1,0 +1,102 @@
+//! What was handed in and is not at the desk yet, and the bell that calls the thread.
+
+use super::{lock, thread::Job};
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, PoisonError},
+    time::Instant,
+};
+
+/// In the order in which it was handed in. Only whoever sits at the desk takes anything out, so
+/// nothing overtakes.
+#[derive(Default)]
+pub(super) struct Queue {
+    inside: Mutex<Inside>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Inside {
+    jobs: VecDeque<Job>,
+    /// Whether the thread was called and has not come yet.
+    rung: bool,
+    /// Whether nothing more is let in.
+    closed: bool,
+}
+
+/// Why the thread is up.
+pub(super) enum Up {
+    /// Somebody rang, or there is something to do.
+    Called,
+    /// It was time.
+    Alarm,
+    /// It is closed, and nothing is left.
+    Over,
+}
+
+impl Queue {
+    /// One job more; back it comes if it is closed. Calls nobody.
+    pub(super) fn push(&self, job: Job) -> Result<(), Job> {
+        let mut inside = lock(&self.inside);
+        if inside.closed {
+            return Err(job);
+        }
+        inside.jobs.push_back(job);
+        Ok(())
+    }
+
+    /// Calls the thread.
+    pub(super) fn ring(&self) {
+        lock(&self.inside).rung = true;
+        self.bell.notify_one();
+    }
+
+    /// Lets nothing more in. The thread ends when nothing is left.
+    pub(super) fn close(&self) {
+        lock(&self.inside).closed = true;
+        self.bell.notify_one();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.inside).jobs.is_empty()
+    }
+
+    /// The next jobs, with at most so many turns among them.
+    pub(super) fn take(&self, turns_max: usize) -> VecDeque<Job> {
+        let jobs = &mut lock(&self.inside).jobs;
+        if jobs.len() <= turns_max {
+            return std::mem::take(jobs);
+        }
+        let mut turns = 0;
+        let fits = |job: &Job| {
+            turns += usize::from(matches!(job, Job::Turn { .. }));
+            turns <= turns_max
+        };
+        let fit = jobs.iter().map(fits).take_while(|fits| *fits).count();
+        jobs.drain(..fit.max(1)).collect()
+    }
+
+    /// Waits until there is something to do, or until then.
+    pub(super) fn wait(&self, until: Option<Instant>) -> Up {
+        let mut inside = lock(&self.inside);
+        loop {
+            if std::mem::take(&mut inside.rung) || !inside.jobs.is_empty() {
+                return Up::Called;
+            }
+            if inside.closed {
+                return Up::Over;
+            }
+            inside = match until {
+                None => self.bell.wait(inside).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Up::Alarm;
+                    }
+                    let waited = self.bell.wait_timeout(inside, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
