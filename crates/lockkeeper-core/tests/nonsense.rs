@@ -5,7 +5,8 @@ mod life;
 
 use life::{Known, Step};
 use lockkeeper_core::{
-    EndCause, EndSession, Ledger, LockTable, Record, Reign, TableConfig, Timestamp,
+    DeclareWait, EndCause, EndSession, Fact, Ledger, LockTable, OpenSession, Record, Reign,
+    SessionKind, TableConfig, Timestamp, WithdrawWait,
 };
 use proptest::prelude::*;
 
@@ -64,4 +65,32 @@ proptest! {
         prop_assert_eq!((stats.holds, stats.tickets, stats.graph_edges), (0, 0, 0));
         prop_assert_eq!((stats.declared_waits, stats.deadlines, stats.remembered), (0, 0, 0));
     }
+}
+
+/// A journal that tells twice how a session became idle: its time goes on, and it ends.
+#[test]
+fn an_idle_session_ends_also_if_its_journal_was_doubled() {
+    let mut table = LockTable::new(TableConfig::default(), Reign::first(5));
+    let mut ledger = Ledger::new(Vec::new());
+    for (agent, kind) in [("ann", SessionKind::Detached), ("bob", SessionKind::Attached)] {
+        let open = OpenSession { agent: agent.into(), kind, ..OpenSession::default() };
+        let _ = table.apply(Timestamp(0), open).settle(&mut ledger).expect("in order");
+    }
+    let [ann, bob] = &table.sessions()[..] else { panic!("two were opened") };
+    let (session, on) = (ann.session, bob.session);
+    let at = Timestamp(1_000);
+    let _ = table.apply(at, DeclareWait { session, on }).settle(&mut ledger).expect("in order");
+    let _ = table.apply(at, WithdrawWait { session, on }).settle(&mut ledger).expect("in order");
+    let records = ledger.into_journal();
+    let last = records.last().expect("recorded");
+    assert_eq!(last.fact, Fact::WaitWithdrawn { session, on });
+    let mut doubled = LockTable::new(TableConfig::default(), Reign::first(6));
+    for record in records.iter().chain([last]) {
+        doubled.replay(record);
+    }
+    let end = table.next_deadline().expect("it is idle");
+    assert_eq!(doubled.next_deadline(), Some(end));
+    let end = Timestamp(end.0 + 1);
+    let _ = doubled.apply(end, lockkeeper_core::Command::Tick);
+    assert_eq!(doubled.agent_of(session), None);
 }
