@@ -1,8 +1,12 @@
 //! Why something could not be remembered.
 
+#[cfg(test)]
+mod tests;
+
+use crate::owner::with_ending;
 use lockkeeper_core::Epoch;
 use rusqlite::ErrorCode;
-use std::{fmt, io, path::Path, path::PathBuf, sync::Arc};
+use std::{fmt, fs::File, io, path::Path, path::PathBuf, sync::Arc};
 
 /// Why something could not be remembered. Nothing was, and nobody was told that it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,9 +133,10 @@ impl StoreError {
         let detail = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => StoreError::Full { path },
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
                 StoreError::ReadOnly { path }
             }
+            Some(ErrorCode::CannotOpen) => StoreError::of_opening(&path),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::Locked { path }
             }
@@ -144,6 +149,26 @@ impl StoreError {
             Some(_) => StoreError::Io { path, detail },
             // Not from the engine, so a row is not what it should be.
             None => StoreError::Corrupt { path, detail },
+        }
+    }
+
+    /// A file could not be opened, and SQLite does not hand on why. So the system is asked what it
+    /// says now of the folder, of the file, and of the longest name that SQLite makes of the
+    /// file's. Neither the file nor one beside it is opened for that: closing it again would drop
+    /// the locks that SQLite has on it.
+    fn of_opening(path: &Path) -> StoreError {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Opened, because that also fails where too many files are open.
+        let asked = File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|_| path.metadata())
+            .and_then(|_| match with_ending(path, "-journal").symlink_metadata() {
+                Err(error) if !is_gone(&error) => Err(error),
+                _ => Ok(()),
+            });
+        match asked {
+            Err(error) => StoreError::of_system(path, &error),
+            // There it is, so it is its rights or those of its folder, which bind a writer alone.
+            Ok(()) => StoreError::ReadOnly { path: path.to_path_buf() },
         }
     }
 

@@ -191,6 +191,42 @@ fn a_file_that_can_only_be_read_is_refused_at_once() {
     }
 }
 
+/// Of a file that cannot be opened SQLite says just that; why, the system says. In a process of its
+/// own, because all of a process has too few then.
+#[cfg(unix)]
+#[test]
+fn too_many_open_files_are_not_called_a_matter_of_rights() {
+    const IS_THE_CHILD: &str = "LOCKKEEPER_TEST_WITH_FEW_FILES";
+    if std::env::var_os(IS_THE_CHILD).is_none() {
+        let test = "trouble::too_many_open_files_are_not_called_a_matter_of_rights";
+        let ran = std::process::Command::new("sh")
+            .args(["-c", r#"ulimit -n 64 && exec "$0" --exact "$1""#])
+            .arg(std::env::current_exe().unwrap())
+            .arg(test)
+            .env(IS_THE_CHILD, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = full_of_holds(folder.path());
+    let store = open(&path);
+    let mut open_files = Vec::new();
+    let full = loop {
+        match fs::File::open("/dev/null") {
+            Ok(file) => open_files.push(file),
+            Err(error) => break error,
+        }
+    };
+    let refused = store.reader().map(drop).unwrap_err();
+    let expected = StoreError::Io { path: path.canonicalize().unwrap(), detail: full.to_string() };
+    assert_eq!(refused, expected);
+    drop(open_files);
+    assert_eq!(store.reader().unwrap().history("p").unwrap().len(), 401);
+}
+
 #[test]
 fn every_error_says_what_happened_and_what_to_do() {
     let path = PathBuf::from("/var/locks.db");
