@@ -82,3 +82,6 @@ pub(crate) fn event_type(fact: &Fact) -> &'static str {
         _ => "other",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 //! | `claims.rs` | one owner at a time, of the file and of the project (I16) |
 //! | `rows.rs` | the rows that chance seldom makes |
 //! | `schema.rs` | migrations, copies, and what the tables refuse by themselves |
+//! | `facts.rs` | what the audit log says beside each fact |
 //! | `snapshot.rs` | a look that changes nothing, whoever owns the store |
 //! | `story.rs` | the recorded life of a store on a disk that is watched |
 //! | `power.rs` | power cuts at any moment (I2, I11, I15) |
@@ -20,6 +21,7 @@
 
 mod claims;
 mod damage;
+mod facts;
 mod faults;
 mod life;
 mod power;
