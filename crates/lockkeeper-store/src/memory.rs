@@ -94,3 +94,78 @@ impl Reader for NothingToRead {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockkeeper_core::{
+        Effects, LockTable, OpenSession, Reign, SessionId, TableConfig, Timestamp,
+    };
+
+    fn turns(claim: &Claim, count: usize) -> Vec<Effects> {
+        let reign = Reign { epoch: claim.epoch, id_seed: 1, last_event: claim.last_event };
+        let mut table = LockTable::new(TableConfig::default(), reign);
+        (0..count).map(|_| table.apply(Timestamp(1), OpenSession::default())).collect()
+    }
+
+    fn commit(store: &mut MemoryStore, claim: &Claim, turns: &[Effects]) -> Result<(), StoreError> {
+        store.commit(&[Batch { claim, turns }]).remove(0)
+    }
+
+    /// I16, also where nothing is kept: the same refusals as from a file.
+    #[test]
+    fn i16_it_refuses_what_a_file_would_refuse() {
+        let mut store = MemoryStore::new();
+        let stranger = Claim { project: "p".into(), epoch: Epoch::new(1), last_event: 0 };
+        let of_nobody = turns(&stranger, 1);
+        let refused = commit(&mut store, &stranger, &of_nobody);
+        assert!(matches!(refused, Err(StoreError::OutOfOrder { .. })), "{refused:?}");
+        let old = store.claim("p").unwrap();
+        let all = turns(&old, 4);
+        let refused = commit(&mut store, &old, &all[1..2]);
+        assert!(matches!(refused, Err(StoreError::OutOfOrder { .. })), "{refused:?}");
+        commit(&mut store, &old, &all[..2]).unwrap();
+        let refused = commit(&mut store, &old, &all[..2]);
+        assert!(matches!(refused, Err(StoreError::OutOfOrder { .. })), "twice: {refused:?}");
+        // A gap inside of a batch, too.
+        let gap = vec![turns(&old, 3).remove(2), turns(&old, 5).remove(4)];
+        let refused = commit(&mut store, &old, &gap);
+        assert!(matches!(refused, Err(StoreError::OutOfOrder { .. })), "{refused:?}");
+        commit(&mut store, &old, &all[2..]).unwrap();
+        let new = store.claim("p").unwrap();
+        assert!(new.epoch > old.epoch);
+        let (project, epoch, newest) = (old.project.clone(), old.epoch, new.epoch);
+        let superseded = StoreError::Superseded { project, epoch, newest };
+        assert_eq!(commit(&mut store, &old, &turns(&old, 5)[4..]), Err(superseded));
+        commit(&mut store, &new, &turns(&new, 1)).unwrap();
+        assert_eq!(store.projects().unwrap(), [Arc::from("p")]);
+    }
+
+    /// The numbers of events go on from one reign to the next; nothing else does.
+    #[test]
+    fn it_keeps_the_last_event_and_nothing_else() {
+        let mut store = MemoryStore::new();
+        let old = store.claim("p").unwrap();
+        let reign = Reign { epoch: old.epoch, id_seed: 1, last_event: 0 };
+        let mut table = LockTable::new(TableConfig::default(), reign);
+        let open = table.apply(Timestamp(1), OpenSession::default());
+        let session: SessionId = table.sessions()[0].session;
+        let ask = lockkeeper_core::Acquire {
+            session,
+            resource: lockkeeper_core::Resource::file("a"),
+            mode: lockkeeper_core::LockMode::Exclusive,
+            options: lockkeeper_core::AskOptions::default(),
+        };
+        let turns = [open, table.apply(Timestamp(2), ask)];
+        assert!(turns[1].last_event() > 0);
+        commit(&mut store, &old, &turns).unwrap();
+        let new = store.claim("p").unwrap();
+        assert_eq!(new.last_event, turns[1].last_event());
+        assert!(store.load(&new).unwrap().is_empty());
+        let before = PruneBefore { released: Timestamp::NEVER, audit: Timestamp::NEVER };
+        assert_eq!(store.prune(&before, 100), Ok(0), "so that nobody comes back for more at once");
+        let mut reader = store.reader().unwrap();
+        assert!(reader.audit(&AuditFilter::default()).unwrap().is_empty());
+        assert!(reader.history("p").unwrap().is_empty());
+    }
+}

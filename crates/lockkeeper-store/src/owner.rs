@@ -66,7 +66,7 @@ impl Owner {
             let detail = "it is a link, or another file took its place: move it away".to_owned();
             return Err(StoreError::Misplaced { path: beside, detail });
         }
-        if !lock(&file).map_err(|error| of_system(&error))? {
+        if !lock(&file, PATIENCE).map_err(|error| of_system(&error))? {
             let Card { pid, reach, .. } = card(&mut file, Duration::ZERO);
             return Err(StoreError::Owned { path: path.to_path_buf(), pid, reach });
         }
@@ -88,8 +88,8 @@ impl Drop for Owner {
     }
 }
 
-/// Takes the lock, unless somebody owns it. Whoever only looks is waited for.
-fn lock(file: &File) -> io::Result<bool> {
+/// Takes the lock, unless somebody owns it. Whoever only looks is waited for, but not for ever.
+fn lock(file: &File, patience: Duration) -> io::Result<bool> {
     let began = Instant::now();
     loop {
         match file.try_lock() {
@@ -102,7 +102,7 @@ fn lock(file: &File) -> io::Result<bool> {
             Err(TryLockError::Error(error)) => return Err(error),
             Err(TryLockError::WouldBlock) => return Ok(false),
         }
-        if began.elapsed() > PATIENCE {
+        if began.elapsed() > patience {
             return Ok(false);
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -247,5 +247,83 @@ mod tests {
             drop(taken);
         });
         assert!(look.try_lock_shared().is_ok());
+    }
+
+    /// Somebody who looks and never ends keeps nobody waiting for ever.
+    #[test]
+    fn a_look_that_does_not_end_is_not_waited_for_any_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks.db");
+        drop(Owner::take(&path, None).unwrap());
+        let (look, owner) =
+            (File::open(beside(&path)).unwrap(), File::open(beside(&path)).unwrap());
+        look.lock_shared().unwrap();
+        assert!(!lock(&owner, Duration::from_millis(5)).unwrap());
+        look.unlock().unwrap();
+        assert!(lock(&owner, Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn whoever_goes_takes_its_card_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locks.db");
+        std::fs::write(&path, "").unwrap();
+        let taken = Owner::take(&path, Some("unix:/run/l.sock")).unwrap();
+        let card = owner(&path).unwrap().unwrap();
+        assert_eq!(card.pid, Some(std::process::id()));
+        assert_eq!(card.reach.as_deref(), Some("unix:/run/l.sock"));
+        assert!(card.since.is_some_and(|since| since <= text::now()));
+        // A child that is being started has a copy of the open file; that must not keep the lock.
+        let copy = taken.file.try_clone().unwrap();
+        drop(taken);
+        assert_eq!(owner(&path).unwrap(), None);
+        assert_eq!(std::fs::read(beside(&path)).unwrap(), b"");
+        drop(copy);
+    }
+
+    #[test]
+    fn nobody_owns_what_is_not_there_and_trouble_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, file) = (folder.path().join("locks.db"), folder.path().join("file"));
+        assert_eq!(owner(&path).unwrap(), None);
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(owner(&file).unwrap(), None, "nobody ever was beside it");
+        for (path, word) in
+            [(file.join("locks.db"), "no lock store"), ("l".repeat(300).into(), "long")]
+        {
+            let told = owner(&path).unwrap_err();
+            assert!(told.to_string().contains(word), "{told}");
+        }
+    }
+
+    /// An owner that has its lock already, but not written its card yet.
+    #[test]
+    fn a_card_that_is_not_there_is_waited_for_as_long_as_it_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("locks.db.owner");
+        std::fs::write(&name, "").unwrap();
+        let mut file = File::open(&name).unwrap();
+        assert_eq!(card(&mut file, Duration::ZERO), Card::default());
+        let said = Card { pid: Some(7), ..Card::default() };
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(move || card(&mut file, Duration::from_secs(600)));
+            std::fs::write(&name, serde_json::to_vec(&said).unwrap()).unwrap();
+            assert_eq!(waits.join().unwrap(), said);
+        });
+    }
+
+    #[test]
+    fn a_file_is_left_alone_as_long_as_anybody_here_has_it_open() {
+        let (path, other) = (Path::new("/here/locks.db"), Path::new("/here/other.db"));
+        let is_left_alone = |path| unless_here(path, || ()).is_none();
+        assert!(!is_left_alone(path));
+        let three = [Here::enter(path), Here::enter(path), Here::enter(path)];
+        assert!(is_left_alone(path) && !is_left_alone(other));
+        for here in three {
+            assert!(is_left_alone(path));
+            drop(here);
+        }
+        assert!(!is_left_alone(path));
+        assert_eq!(unless_here(path, || 7), Some(7));
     }
 }

@@ -205,6 +205,29 @@ mod tests {
         }
     }
 
+    /// Where months, years and centuries end is where a calendar goes wrong.
+    #[test]
+    fn the_ends_of_february_and_of_december_in_every_year() {
+        let millis = |year, month, day| {
+            let midnight =
+                chrono::NaiveDate::from_ymd_opt(year, month, day)?.and_hms_opt(0, 0, 0)?;
+            u64::try_from(midnight.and_utc().timestamp_millis()).ok()
+        };
+        for year in 1970..=9999 {
+            for (month, day) in [(1, 1), (2, 28), (2, 29), (3, 1), (3, 2), (12, 31)] {
+                let Some(millis) = millis(year, month, day) else { continue };
+                assert_eq!(text(millis), format!("{year}-{month:02}-{day:02}T00:00:00.000Z"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_clock_is_the_systems() {
+        // When this was written; a clock that stands at 1970 prunes nothing and dates everything.
+        assert!(now() > Timestamp(1_795_000_000_000), "{:?}", now());
+        assert!(now() < Timestamp::NEVER);
+    }
+
     #[test]
     fn leap_days_and_the_end_of_time() {
         assert_eq!(text(0), "1970-01-01T00:00:00.000Z");

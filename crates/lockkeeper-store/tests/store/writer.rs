@@ -13,7 +13,7 @@ use std::{
         Arc, Condvar, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a commit with a gate does when it is let through.
@@ -519,6 +519,75 @@ fn what_is_old_is_removed_when_there_is_nothing_else_to_do() {
     let _ = claim(&writer, "p");
     writer.close();
     assert_eq!(gate.state.lock().unwrap().pruned, 0);
+}
+
+/// Not before it is due; and then not only when there is a moment without work, which may not come.
+#[test]
+fn what_is_old_is_left_alone_until_it_is_due_and_then_removed_between_other_work() {
+    let began = Instant::now();
+    let (writer, gate) = gated(WriterOptions::default());
+    gate.open();
+    for _ in 0..5 {
+        let _ = claim(&writer, "p");
+    }
+    writer.close();
+    // On a machine that took so long it was due.
+    let is_due = began.elapsed() >= Duration::from_secs(1);
+    assert!(gate.state.lock().unwrap().pruned == 0 || is_due);
+
+    let often = Retention { every: Duration::from_millis(1), ..Retention::default() };
+    let (writer, gate) = gated(WriterOptions { retention: often, ..WriterOptions::default() });
+    gate.open();
+    let claim = claim(&writer, "p");
+    let (told, hears) = channel();
+    Busy { writer, claim, gate, told, until: Instant::now() + Duration::from_secs(2), left: 100 }
+        .goes_on();
+    assert!(hears.recv().unwrap(), "nothing was removed while there was other work");
+}
+
+/// Hands in the next thing to do whenever one is done, on the writer's own thread: so it never finds
+/// its queue empty. Ends when something was removed, or when it has long been due.
+struct Busy {
+    writer: Writer,
+    claim: Claim,
+    gate: Arc<Gate>,
+    told: Sender<bool>,
+    until: Instant,
+    /// How many rounds more, behind that.
+    left: u32,
+}
+
+impl Busy {
+    fn goes_on(mut self) {
+        let (writer, claim) = (self.writer.clone(), self.claim.clone());
+        writer.after(&claim, move |_| {
+            let has_pruned = self.gate.state.lock().unwrap().pruned > 0;
+            if has_pruned || self.left == 0 {
+                return self.told.send(has_pruned).unwrap();
+            }
+            self.left -= u32::from(Instant::now() > self.until);
+            self.goes_on();
+        });
+    }
+}
+
+/// Whoever has claimed before the writer began hands in turns like others; the newest claim counts,
+/// whichever the writer has seen first.
+#[test]
+fn claims_from_before_the_writer_are_known_by_their_epoch() {
+    let mut store = MemoryStore::new();
+    let [old, other, new] = ["p", "q", "p"].map(|project| store.claim(project).unwrap());
+    let writer = Writer::start(Box::new(store), WriterOptions::default()).unwrap();
+    let mut tables = [&old, &other, &new].map(table);
+    let (told, hears) = channel();
+    for (at, claim) in [&old, &other, &new, &old, &other, &new].into_iter().enumerate() {
+        submit(&writer, claim, turn(&mut tables[at % 3]), "told", &told);
+    }
+    writer.close();
+    let (project, epoch, newest) = (old.project.clone(), old.epoch, new.epoch);
+    let over = || Err(StoreError::Superseded { project: project.clone(), epoch, newest });
+    let told: Vec<_> = all(&hears).into_iter().map(|(_, outcome)| outcome).collect();
+    assert_eq!(told, [over(), Ok(()), Ok(()), over(), Ok(()), Ok(())]);
 }
 
 /// A time too long to be told is never, and a store that panics takes nobody with it.
