@@ -120,6 +120,22 @@ fn i10_a_victim_that_kept_some_holds_is_still_one_after_a_restart() {
     assert_eq!((later.birth, later.aborts), (victim.birth, 1));
 }
 
+/// I10: an age that was inherited ends with the work, also of somebody who was never a victim.
+#[test]
+fn i10_an_inherited_age_ends_with_the_work_also_in_the_rows() {
+    for aborts in [0, 1] {
+        let mut both = Both::new();
+        let lineage = Some(Lineage { birth: TicketId::new(Epoch::new(1), 77), aborts });
+        let open = OpenSession { agent: "ann".into(), lineage, ..OpenSession::default() };
+        let replies = both.turn(open);
+        let Ok(Answer::SessionOpened { session }) = replies[0].outcome else { panic!() };
+        let lock = both.grant(ask(session, "file:a")).lock;
+        both.turn(give_back(session, lock));
+        assert_eq!(both.project.table.sessions()[0].birth, None);
+        both.go_on_alike(vec![]);
+    }
+}
+
 #[test]
 fn an_upgrade_is_remembered_by_its_ticket_a_downgrade_is_not() {
     let mut both = Both::new();
