@@ -39,6 +39,8 @@ struct State {
     claims: usize,
     pruned: usize,
     prune_panics: bool,
+    /// Whether a commit may wait for a disk.
+    may_wait: bool,
     /// Whether upkeep is due, and how often it was begun; it ends when the gate is open.
     is_untidy: bool,
     gets_untidy: bool,
@@ -116,7 +118,7 @@ impl Store for Gated {
     }
 
     fn may_wait(&self) -> bool {
-        false
+        self.gate.state.lock().unwrap().may_wait
     }
 
     fn is_untidy(&self) -> bool {
@@ -404,18 +406,21 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
     let claim = claim(&writer, "p");
     let mut table = table(&claim);
     let me = std::thread::current().id();
-    // Right behind the claim the thread may still be at the desk.
-    let is_written_here = (0..1000).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        let (told, hears) = channel();
-        writer.submit(&claim, turn(&mut table), move |outcome| {
-            drop(outcome.expect("it is written"));
-            told.send(std::thread::current().id()).unwrap();
+    // The first one ever, and those that come a moment after another one.
+    for _ in 0..3 {
+        // Right behind the claim the thread may still be at the desk.
+        let is_written_here = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            let (told, hears) = channel();
+            writer.submit(&claim, turn(&mut table), move |outcome| {
+                drop(outcome.expect("it is written"));
+                told.send(std::thread::current().id()).unwrap();
+            });
+            // Whoever wrote it: here only if it was told before the call returned.
+            hears.try_recv() == Ok(me)
         });
-        // Whoever wrote it: here only if it was told before the call returned.
-        hears.try_recv() == Ok(me)
-    });
-    assert!(is_written_here, "the thread wrote every one of them");
+        assert!(is_written_here, "the thread wrote every one of them");
+    }
     let inner = writer.clone();
     std::thread::sleep(Duration::from_millis(1));
     // A desk that is taken is waited for by nobody, not even by whoever sits there.
@@ -424,6 +429,25 @@ fn where_nothing_happens_whoever_brings_a_turn_writes_it() {
     let (told, hears) = channel();
     writer.submit(&claim, turn(&mut table), move |outcome| told.send(outcome.map(drop)).unwrap());
     assert_eq!(hears.recv(), Ok(Err(StoreError::Closed)));
+}
+
+/// Whoever brings a turn may have to go on at once; a disk may take its time.
+#[test]
+fn what_may_wait_for_a_disk_is_never_written_by_whoever_brings_it() {
+    let (writer, gate) = gated(in_place());
+    gate.change(|state| state.may_wait = true);
+    let claim = claim(&writer, "p");
+    let mut table = table(&claim);
+    let (told, hears) = channel();
+    for name in ["first", "second"] {
+        std::thread::sleep(Duration::from_millis(1));
+        // With the gate closed this would not return.
+        submit(&writer, &claim, turn(&mut table), name, &told);
+        gate.wait(|state| state.came.len() == if name == "first" { 1 } else { 2 });
+        assert_eq!(all(&hears), []);
+        gate.pass(Fate::Passes);
+        assert_eq!(hears.recv(), Ok((name, Ok(()))));
+    }
 }
 
 /// Moving a log into its file may take long. Whoever was written for does not wait for it, and
