@@ -191,8 +191,10 @@ async fn one_life(home: &Home, at: usize, how: Cut) -> bool {
     room.check();
     until(&format!("all is at rest after a cut {how:?} {at}"), async || {
         let stats = demo.stats().await.unwrap();
-        // A session whose opening was not heard of lingers; it has nothing.
-        let sessions = before + usize::from(at == OPENED);
+        // A session whose opening was not heard of lingers; it has nothing. Of that nothing is
+        // heard either if the request comes late, but before its connection is over.
+        let may_linger = at == OPENED || (at + 1 == OPENED && matches!(how, Cut::Late));
+        let sessions = before + usize::from(may_linger);
         (stats.sessions <= sessions, stats.holds, stats.tickets) == (true, 0, 0)
     })
     .await;
