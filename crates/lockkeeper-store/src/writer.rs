@@ -253,7 +253,7 @@ impl Writer {
     }
 
     fn push(&self, job: Job) {
-        if let Err(job) = self.shared.queue.push(job) {
+        if let Some(job) = self.shared.queue.push(job) {
             job.refuse(&StoreError::Closed);
         }
     }

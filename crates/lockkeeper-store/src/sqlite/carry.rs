@@ -62,15 +62,14 @@ impl<'a> Carrier<'a> {
     fn touched(&mut self, live: &mut Live, touched: &Touched) -> Result<(), Trouble> {
         let project = self.project;
         match touched {
-            Touched::Hold(lock) => match live.holds.get_mut(lock) {
-                Some(held) => {
+            Touched::Hold(lock) => {
+                // Otherwise it is over, and written.
+                if let Some(held) = live.holds.get_mut(lock) {
                     let row = self.hold(&held.row, &How::default())?;
                     let Held { is_touched, row: hold, .. } = &mut **held;
                     (*is_touched, hold.row) = (false, Some(row));
                 }
-                // It is over, and written.
-                None => {}
-            },
+            }
             Touched::Ticket(id) => match live.tickets.get_mut(id) {
                 Some(ticket) => self.ticket(ticket)?,
                 None => {

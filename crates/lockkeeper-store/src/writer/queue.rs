@@ -36,13 +36,13 @@ pub(super) enum Up {
 
 impl Queue {
     /// One job more; back it comes if it is closed. Calls nobody.
-    pub(super) fn push(&self, job: Job) -> Result<(), Job> {
+    pub(super) fn push(&self, job: Job) -> Option<Job> {
         let mut inside = lock(&self.inside);
         if inside.closed {
-            return Err(job);
+            return Some(job);
         }
         inside.jobs.push_back(job);
-        Ok(())
+        None
     }
 
     /// Calls the thread.
