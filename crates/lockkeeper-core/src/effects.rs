@@ -115,6 +115,18 @@ impl Effects {
         Effects { call, records, replies, events, last_event: 0 }
     }
 
+    /// Makes room at once where two of each are likely.
+    pub(crate) fn expect_two(&mut self) {
+        fn expect<T>(list: &mut Vec<T>) {
+            if list.capacity() < 2 {
+                list.reserve(2);
+            }
+        }
+        expect(&mut self.records);
+        expect(&mut self.replies);
+        expect(&mut self.events);
+    }
+
     /// The number of the command: replies to it carry the same one, in this turn or a later one.
     pub fn call(&self) -> CallId {
         self.call

@@ -54,7 +54,7 @@ impl State {
         stuck: &BTreeSet<SessionAt>,
     ) -> Vec<(SessionAt, Why)> {
         let mut edges = self.definite_edges(session);
-        for &ticket in self.sessions[session].tickets.values() {
+        for ticket in self.sessions[session].tickets.places() {
             let ticket = &self.tickets[ticket];
             for want in &ticket.wants {
                 if !matches!(want.mode, LockMode::Permit(_)) {

@@ -152,7 +152,7 @@ impl LockTable {
 
     fn candidate(&self, at: SessionAt, is_requester: bool) -> Candidate {
         let session = &self.state.sessions[at];
-        let waiting = session.tickets.values().map(|&ticket| self.state.tickets[ticket].priority);
+        let waiting = session.tickets.places().map(|at| self.state.tickets[at].priority);
         let oldest = session.holds.iter().map(|&hold| self.state.holds[hold].granted_at).min();
         Candidate {
             session: session.id,
@@ -264,8 +264,8 @@ impl State {
         let members: BTreeSet<SessionAt> = steps.iter().map(|step| step.session).collect();
         let mut wanted: BTreeMap<SessionAt, BTreeSet<(LockId, HoldAt)>> = BTreeMap::new();
         for &member in &members {
-            let tickets = self.sessions[member].tickets.values();
-            for want in tickets.flat_map(|&ticket| &self.tickets[ticket].wants) {
+            let tickets = self.sessions[member].tickets.places();
+            for want in tickets.flat_map(|ticket| &self.tickets[ticket].wants) {
                 for holder in self.members_holding(want.entry, &members) {
                     let hold = self.conflicting_hold(holder, want.entry, want.mode);
                     if let Some(hold) = hold.filter(|_| holder != member) {

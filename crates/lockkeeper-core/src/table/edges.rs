@@ -21,6 +21,7 @@ use crate::{
     mode::{CLASSES, Class, ClassSet},
     places::{EntryAt, SessionAt},
 };
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 impl State {
@@ -28,7 +29,7 @@ impl State {
     pub(super) fn link_waiter(&mut self, at: EntryAt, place: Place, class: Class) {
         let entry = &self.entries[at];
         let Some(queuer) = entry.queue.get(place, class) else { return };
-        let mut blockers: Vec<(SessionAt, TicketId)> = Vec::new();
+        let mut blockers: SmallVec<[(SessionAt, TicketId); 2]> = SmallVec::new();
         let open = entry.queue.walk_back(place, class, |nearest, blocker| {
             blockers.push((blocker.session, nearest.ticket));
         });
@@ -103,6 +104,9 @@ impl State {
     }
 }
 
+/// Waiters in the order of their queue; often a single one, which costs no memory of its own.
+type Seen = SmallVec<[(Place, Queuer); 1]>;
+
 impl Queue {
     /// Calls `link` with each earlier waiter that a waiter of `class` at `place` has to point at,
     /// the nearest first, and returns the classes it has not reached by then.
@@ -131,15 +135,10 @@ impl Queue {
     /// The waiters behind `after`, of the classes `among`, who may point at something of `class`
     /// there: those who conflict with it and from whom nobody hides it who stands between and
     /// conflicts with both.
-    fn visible_behind(
-        &self,
-        after: Option<Place>,
-        class: Class,
-        among: ClassSet,
-    ) -> Vec<(Place, Queuer)> {
-        let mut found = Vec::new();
+    fn visible_behind(&self, after: Option<Place>, class: Class, among: ClassSet) -> Seen {
+        let mut found = Seen::new();
         for viewer in CLASSES {
-            if !(class.conflicts().contains(viewer) && among.contains(viewer)) {
+            if !(class.conflicts().contains(viewer) && among.contains(viewer) && self.has(viewer)) {
                 continue;
             }
             let hiding = class.conflicts().and(viewer.conflicts());

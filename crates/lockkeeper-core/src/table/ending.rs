@@ -143,7 +143,7 @@ impl LockTable {
         left: &LeaveCause,
         released: &ReleaseCause,
     ) -> Emptied {
-        let tickets: Vec<TicketAt> = self.state.sessions[at].tickets.values().copied().collect();
+        let tickets: Vec<TicketAt> = self.state.sessions[at].tickets.places().collect();
         let mut holds: Vec<(LockId, HoldAt)> = self.state.sessions[at]
             .holds
             .iter()
@@ -202,6 +202,8 @@ impl LockTable {
         let mut freed = self.end_what_builds_on(at);
         if !self.state.entries[entry].queue.is_empty() {
             freed.push(self.state.entries[entry].resource.clone());
+            // It ends, and somebody else has it.
+            self.turn.expect_two();
         }
         let released = Fact::Released { lock, remaining: 0, cause, share, request_id };
         match is_claim {
@@ -268,9 +270,7 @@ impl LockTable {
 
     fn waiting_request(&self, session: SessionAt, target: CancelTarget) -> Option<TicketAt> {
         match target {
-            CancelTarget::Ticket(ticket) => {
-                self.state.sessions[session].tickets.get(&ticket).copied()
-            }
+            CancelTarget::Ticket(ticket) => self.state.sessions[session].tickets.get(ticket),
             CancelTarget::Request(request) => self.state.waiting_with(session, request),
         }
     }

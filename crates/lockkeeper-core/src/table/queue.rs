@@ -69,10 +69,13 @@ impl Queue {
         place: Place,
         classes: ClassSet,
     ) -> Option<(Place, Queuer)> {
-        self.of(classes)
-            .filter_map(|waiters| waiters.range(..place).next_back())
-            .max_by_key(|(place, _)| **place)
-            .map(|(place, queuer)| (*place, *queuer))
+        let before = |waiters| match last(waiters) {
+            // Who asks has usually come last.
+            Some(found) if found.0 < place => Some(found),
+            Some(_) => pair(BTreeMap::range(waiters, ..place).next_back()),
+            None => None,
+        };
+        self.of(classes).filter_map(before).max_by_key(|(place, _)| *place)
     }
 
     /// The first waiter behind `place` (from the head, if none is given) whose class is in
@@ -82,11 +85,16 @@ impl Queue {
         place: Option<Place>,
         classes: ClassSet,
     ) -> Option<(Place, Queuer)> {
-        let from = place.map_or(Bound::Unbounded, Bound::Excluded);
-        self.of(classes)
-            .filter_map(|waiters| waiters.range((from, Bound::Unbounded)).next())
-            .min_by_key(|(place, _)| **place)
-            .map(|(place, queuer)| (*place, *queuer))
+        let behind = |waiters| match (first(waiters), place) {
+            (first, None) => first,
+            (Some(first), Some(place)) if first.0 > place => Some(first),
+            (_, Some(place)) if last(waiters).is_none_or(|last| last.0 <= place) => None,
+            (_, Some(place)) => {
+                let from = (Bound::Excluded(place), Bound::Unbounded);
+                pair(BTreeMap::range(waiters, from).next())
+            }
+        };
+        self.of(classes).filter_map(behind).min_by_key(|(place, _)| *place)
     }
 
     /// Everybody of a class behind `after` (from the head, if none is given), up to and including
@@ -146,10 +154,27 @@ impl Queue {
         self.of(classes).flat_map(move |waiters| waiters.range(..place)).map(|(_, queuer)| queuer)
     }
 
+    /// Whether anybody waits in this class.
+    pub(super) fn has(&self, class: Class) -> bool {
+        self.classes.as_ref().is_some_and(|classes| !classes[class as usize].is_empty())
+    }
+
     fn of(&self, classes: ClassSet) -> impl Iterator<Item = &BTreeMap<Place, Queuer>> {
         let waiters = self.classes.iter().flat_map(|classes| CLASSES.into_iter().zip(&**classes));
         waiters
             .filter(move |(class, waiters)| classes.contains(*class) && !waiters.is_empty())
             .map(|(_, waiters)| waiters)
     }
+}
+
+fn first(waiters: &BTreeMap<Place, Queuer>) -> Option<(Place, Queuer)> {
+    pair(waiters.first_key_value())
+}
+
+fn last(waiters: &BTreeMap<Place, Queuer>) -> Option<(Place, Queuer)> {
+    pair(waiters.last_key_value())
+}
+
+fn pair(found: Option<(&Place, &Queuer)>) -> Option<(Place, Queuer)> {
+    found.map(|(place, queuer)| (*place, *queuer))
 }

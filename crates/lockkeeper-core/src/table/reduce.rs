@@ -67,7 +67,7 @@ impl State {
             if needs == 0 {
                 game.ready.push(player);
             }
-            for &ticket in game.state.sessions[player].tickets.values() {
+            for ticket in game.state.sessions[player].tickets.places() {
                 game.moved.extend(game.state.tickets[ticket].wants.iter().map(|want| want.entry));
             }
         }
@@ -99,7 +99,7 @@ impl Game<'_> {
             }
             self.moved.insert(hold.entry);
         }
-        for &ticket in session.tickets.values() {
+        for ticket in session.tickets.places() {
             for want in &self.state.tickets[ticket].wants {
                 self.take_off(want.entry, want.mode);
                 self.moved.insert(want.entry);

@@ -3,7 +3,7 @@
 //! A fact that does not fit (of a hold that is not there) changes nothing: a journal may be pruned,
 //! and this crate does not panic.
 
-use super::state::{Entry, Hold, Session, State, Ticket, Want};
+use super::state::{Entry, Hold, Session, State, Ticket, Tickets, Want};
 use super::{deadlines::Due, memory::Memory, queue::Queuer};
 use crate::{
     Fact, Granted, LeaveCause, LockId, LockMode, Outcome, Queued, Record, Resource, SessionId,
@@ -11,8 +11,7 @@ use crate::{
     mode::{Class, ClassSet},
     places::{EntryAt, HoldAt, SessionAt, TicketAt},
 };
-use smallvec::smallvec;
-use std::collections::BTreeMap;
+use smallvec::{SmallVec, smallvec};
 
 impl State {
     pub(super) fn replay(&mut self, record: &Record) {
@@ -33,7 +32,7 @@ impl State {
                     retrying: birth.is_some(),
                     last_deadlock: None,
                     holds: Vec::new(),
-                    tickets: BTreeMap::new(),
+                    tickets: Tickets::default(),
                     declared: 0,
                     memory: Memory::default(),
                     idle_at: None,
@@ -146,7 +145,7 @@ impl State {
         }
         partners.extend(waiting_on_it);
         // A journal ends holds and waits first; this is for one that was cut.
-        for ticket in self.sessions[session].tickets.keys().copied().collect::<Vec<_>>() {
+        for ticket in self.sessions[session].tickets.ids().collect::<Vec<_>>() {
             self.leave(ticket, &LeaveCause::SessionEnded, at);
         }
         for hold in self.sessions[session].holds.clone() {
@@ -169,7 +168,7 @@ impl State {
         }
         self.count_ticket(queued.ticket);
         self.begin_work(session, queued.ticket);
-        let wants: Vec<Want> = queued
+        let wants: SmallVec<[Want; 1]> = queued
             .wants
             .iter()
             .map(|(resource, mode)| Want { entry: self.entry_or_new(resource), mode: *mode })
@@ -434,7 +433,7 @@ impl State {
     fn remove_ticket(&mut self, ticket: TicketAt, at: Timestamp) {
         let Some(gone) = self.tickets.remove(ticket) else { return };
         self.ticket_index.remove(&gone.id);
-        self.sessions[gone.session].tickets.remove(&gone.id);
+        self.sessions[gone.session].tickets.remove(gone.id);
         self.deadlines.remove(&(gone.wait_until, Due::Wait(gone.id)));
         if let Some(poll_by) = gone.poll_by {
             self.deadlines.remove(&(poll_by, Due::Poll(gone.id)));

@@ -14,6 +14,7 @@ use crate::{
     mode::ClassSet,
     places::{EntryAt, SessionAt, TicketAt},
 };
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// What a grant is made of, whether its request waited or not.
@@ -114,7 +115,7 @@ impl LockTable {
         let terms = Terms::of(ticket, self.now);
         let built_on: Vec<LockId> =
             ticket.built_on.iter().map(|&hold| self.state.holds[hold].id).collect();
-        let names: Vec<Resource> =
+        let names: SmallVec<[Resource; 1]> =
             wants.iter().map(|want| self.state.entries[want.entry].resource.clone()).collect();
         let outcome = if upgrade {
             self.record_upgrade(&terms, built_on.first().copied())
@@ -128,7 +129,7 @@ impl LockTable {
         };
         if outcome.is_err() {
             self.leave(at, LeaveCause::Exhausted);
-            return names;
+            return names.into_vec();
         }
         if let Some(call) = call {
             self.reply(call, outcome);

@@ -18,8 +18,7 @@ impl State {
     pub(super) fn waiting_with(&self, session: SessionAt, request: RequestId) -> Option<TicketAt> {
         self.sessions[session]
             .tickets
-            .values()
-            .copied()
+            .places()
             .find(|&ticket| self.tickets[ticket].request_id == Some(request))
     }
 
@@ -35,8 +34,8 @@ impl LockTable {
     pub(super) fn wait(&mut self, call: CallId, wait: Wait) {
         let outcome = match self.session(wait.session) {
             Err(refusal) => Err(refusal),
-            Ok(at) => match self.state.sessions[at].tickets.get(&wait.ticket) {
-                Some(&ticket) => return self.attach(call, ticket, wait.slice),
+            Ok(at) => match self.state.sessions[at].tickets.get(wait.ticket) {
+                Some(ticket) => return self.attach(call, ticket, wait.slice),
                 None => {
                     let memory = &self.state.sessions[at].memory;
                     let known = memory.latest().find(|one| one.ticket == Some(wait.ticket));

@@ -66,7 +66,7 @@ pub(super) struct Session {
     pub(super) last_deadlock: Option<Arc<DeadlockReport>>,
     /// In no order; each hold knows its index, so that leaving is O(1).
     pub(super) holds: Vec<HoldAt>,
-    pub(super) tickets: BTreeMap<TicketId, TicketAt>,
+    pub(super) tickets: Tickets,
     /// How many waits it has declared; the graph knows which.
     pub(super) declared: usize,
     pub(super) memory: Memory,
@@ -94,6 +94,13 @@ pub(super) struct Holders {
     more: BTreeMap<SessionAt, HoldAt>,
 }
 
+/// What a session waits for, in the order of tickets. Most wait for one thing at a time, and that
+/// one costs no memory of its own.
+#[derive(Debug, Default)]
+pub(super) struct Tickets {
+    all: SmallVec<[(TicketId, TicketAt); 1]>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     pub(super) total: u32,
@@ -108,7 +115,7 @@ pub(super) struct Ticket {
     pub(super) id: TicketId,
     pub(super) session: SessionAt,
     /// What it still queues for, in the order of resources.
-    pub(super) wants: Vec<Want>,
+    pub(super) wants: SmallVec<[Want; 1]>,
     pub(super) built_on: Vec<HoldAt>,
     pub(super) upgrade: bool,
     pub(super) queued_at: Timestamp,
@@ -222,6 +229,50 @@ impl Holders {
 
     pub(super) fn is_empty(&self) -> bool {
         self.one.is_none()
+    }
+}
+
+impl Tickets {
+    fn find(&self, id: TicketId) -> Result<usize, usize> {
+        self.all.binary_search_by_key(&id, |(id, _)| *id)
+    }
+
+    pub(super) fn insert(&mut self, id: TicketId, at: TicketAt) {
+        match self.find(id) {
+            Ok(place) => self.all[place].1 = at,
+            // The youngest, so that nothing has to make room.
+            Err(place) => self.all.insert(place, (id, at)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: TicketId) {
+        if let Ok(place) = self.find(id) {
+            self.all.remove(place);
+            if self.all.is_empty() {
+                self.all = SmallVec::new();
+            }
+        }
+    }
+
+    pub(super) fn get(&self, id: TicketId) -> Option<TicketAt> {
+        self.find(id).ok().map(|place| self.all[place].1)
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = TicketId> {
+        self.all.iter().map(|(id, _)| *id)
+    }
+
+    /// The earliest first.
+    pub(super) fn places(&self) -> impl Iterator<Item = TicketAt> {
+        self.all.iter().map(|(_, at)| *at)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 }
 
@@ -360,8 +411,7 @@ impl State {
     pub(super) fn own_ticket(&self, session: SessionAt, entry: EntryAt) -> Option<TicketAt> {
         self.sessions[session]
             .tickets
-            .values()
-            .copied()
+            .places()
             .find(|&at| self.tickets[at].wants.iter().any(|want| want.entry == entry))
     }
 
@@ -369,7 +419,7 @@ impl State {
     #[inline]
     pub(super) fn holds_to_come(&self, session: SessionAt) -> usize {
         let session = &self.sessions[session];
-        let waits = session.tickets.values().map(|&at| &self.tickets[at]);
+        let waits = session.tickets.places().map(|at| &self.tickets[at]);
         let coming = waits.filter(|ticket| !ticket.upgrade).map(|ticket| ticket.wants.len());
         session.holds.len() + coming.sum::<usize>()
     }
@@ -378,8 +428,7 @@ impl State {
     pub(super) fn built_upon(&self, hold: HoldAt) -> Vec<TicketAt> {
         self.sessions[self.holds[hold].session]
             .tickets
-            .values()
-            .copied()
+            .places()
             .filter(|&at| self.tickets[at].built_on.contains(&hold))
             .collect()
     }

@@ -203,7 +203,7 @@ impl State {
             birth: session.birth,
             aborts: session.aborts,
             holds: session.holds.len(),
-            tickets: session.tickets.keys().copied().collect(),
+            tickets: session.tickets.ids().collect(),
             declared,
         }
     }
