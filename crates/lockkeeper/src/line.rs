@@ -17,6 +17,7 @@ use crate::{
 use kameo::{actor::ActorRef, error::SendError};
 use lockkeeper_core::{Answer, Command, OpenSession, SessionId};
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// How often one request is asked again because the actor died before it answered. Whoever made it
 /// die is told so; these are the deaths that others brought about.
@@ -100,18 +101,19 @@ impl Line {
         let running = match self {
             Line::Actor(running) => running,
             #[cfg(feature = "remote")]
-            Line::Wire(far) => return far.ask(owner, command.clone()).await,
+            Line::Wire(far) => return Box::pin(far.ask(owner, command.clone())).await,
         };
         while *tries < ASK_MAX {
             *tries += 1;
-            let ask = Ask { command: command.clone(), owner: owner.clone() };
+            let (tell, told) = oneshot::channel();
+            let ask = Ask { command: command.clone(), owner: owner.clone(), tell };
             // The mailbox has no bound, so there is always room.
-            match running.actor.ask(ask).try_send().await {
-                Ok(told) => return Ok(told),
-                Err(SendError::HandlerError(error)) => return Err(error),
-                Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),
-                // The table it is rebuilt with knows the request by its id.
-                Err(_) => {}
+            if let Err(SendError::ActorNotRunning(_)) = running.actor.tell(ask).try_send() {
+                return Err(Unavailable::ShutDown.into());
+            }
+            // If nobody answers: the table it is rebuilt with knows the request by its id.
+            if let Ok(outcome) = told.await {
+                return outcome;
             }
         }
         Err(Unavailable::Crashed.into())

@@ -83,8 +83,11 @@ impl std::error::Error for MetricsTaken {}
 /// What all projects of a manager share: which agents have series of their own.
 pub(crate) struct Meter {
     config: Metrics,
-    agents: Mutex<HashSet<Arc<str>>>,
+    agents: Mutex<HashSet<Arc<str>, RandomState>>,
 }
+
+/// What all agents count as that have no series of their own.
+const OTHERS: &str = "other";
 
 impl Meter {
     pub(crate) fn new(config: Metrics) -> Arc<Meter> {
@@ -110,17 +113,20 @@ impl Meter {
         })
     }
 
-    /// The label of an agent: its name, unless there are too many of them.
-    fn label(&self, agent: &str) -> Arc<str> {
+    /// The label of an agent: its name, unless there are too many of them; none, if nobody's name
+    /// is one.
+    fn label<'a>(&self, agent: &'a str) -> &'a str {
+        if !self.config.agent_label {
+            return "";
+        }
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = agents.get(agent) {
-            return known.clone();
+        if agents.contains(agent) {
+            return agent;
         }
         if agents.len() >= self.config.agents_max {
-            return "other".into();
+            return OTHERS;
         }
-        let agent: Arc<str> = agent.into();
-        agents.insert(agent.clone());
+        agents.insert(agent.into());
         agent
     }
 }
@@ -135,9 +141,9 @@ struct Series {
 }
 
 impl Series {
-    fn new(resource_type: &str, agent: Option<Arc<str>>) -> Series {
+    fn new(resource_type: &str, agent: Option<&str>) -> Series {
         let mut labels = vec![("resource_type", resource_type.to_owned())];
-        labels.extend(agent.map(|agent| ("agent_id", agent.to_string())));
+        labels.extend(agent.map(|agent| ("agent_id", agent.to_owned())));
         Series {
             acquisitions: counter!("resource_lock_acquisitions_total", &labels),
             wait_time: histogram!("resource_lock_wait_time_seconds", &labels),
@@ -151,7 +157,7 @@ impl Series {
 /// What this project counts of one type of resource.
 struct OfType {
     word: Box<str>,
-    /// By agent.
+    /// By the label of the agent.
     series: ByName<Series>,
     /// The gauge of those that are held, once there was one, and what this project adds to it.
     active: Option<(Gauge, u64)>,
@@ -265,15 +271,19 @@ impl ProjectMeter {
     }
 
     fn series(&mut self, at: usize, agent: &str) -> &Series {
-        let agent = if self.meter.config.agent_label { agent } else { "" };
-        if !self.types[at].series.contains_key(agent) {
-            self.keep_series(at, agent);
+        let has = |it: &ProjectMeter, label: &str| it.types[at].series.contains_key(label);
+        let label = match self.meter.config.agent_label && has(self, agent) {
+            true => agent,
+            false => self.meter.label(agent),
+        };
+        if !has(self, label) {
+            self.keep_series(at, label);
         }
-        &self.types[at].series[agent]
+        &self.types[at].series[label]
     }
 
     #[cold]
-    fn keep_series(&mut self, at: usize, agent: &str) {
+    fn keep_series(&mut self, at: usize, label: &str) {
         self.kept += 1;
         if self.kept > SERIES_MAX {
             self.kept = 1;
@@ -281,9 +291,9 @@ impl ProjectMeter {
                 of_type.series = ByName::default();
             }
         }
-        let label = self.meter.config.agent_label.then(|| self.meter.label(agent));
+        let agent = self.meter.config.agent_label.then_some(label);
         let of_type = &mut self.types[at];
-        of_type.series.insert(agent.into(), Series::new(&of_type.word, label));
+        of_type.series.insert(label.into(), Series::new(&of_type.word, agent));
     }
 
     fn more(&mut self, at: usize) {

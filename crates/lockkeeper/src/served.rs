@@ -2,6 +2,7 @@
 
 use crate::{
     Config, LockManager, Project,
+    actor::Plainly,
     error::{CallError, Unavailable},
     manager::End,
     question::Question,
@@ -9,6 +10,7 @@ use crate::{
 use kameo::error::SendError;
 use lockkeeper_core::{Answer, Command, Timestamp};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How often one command is sent again because the actor died before it answered.
 const ASK_MAX: usize = 10_000;
@@ -18,14 +20,26 @@ impl Project {
     ///
     /// It is sent again if the actor was restarted before it answered. What waited then goes on in
     /// its place if it has a request id; without one it may be refused, because it waits already.
-    pub async fn command(&self, command: impl Into<Command>) -> Result<Answer, CallError> {
-        let command = command.into();
-        let Ok(actor) = self.actor() else { return self.do_it(command).await };
+    pub fn command(
+        &self,
+        command: impl Into<Command>,
+    ) -> impl Future<Output = Result<Answer, CallError>> + Send {
+        self.carry_out(Box::new(command.into()))
+    }
+
+    /// The same. Many may wait for long, so that the command lives apart from the future that waits.
+    pub async fn carry_out(&self, command: Box<Command>) -> Result<Answer, CallError> {
+        let Ok(actor) = self.actor() else { return Box::pin(self.do_it(*command)).await };
         for _ in 0..ASK_MAX {
-            match actor.ask(command.clone()).send().await {
-                Ok(answer) => return Ok(answer),
-                Err(SendError::HandlerError(error)) => return Err(error),
-                Err(SendError::ActorNotRunning(_)) => return Err(Unavailable::ShutDown.into()),
+            let (tell, told) = oneshot::channel();
+            let plainly = Plainly { command: (*command).clone(), tell };
+            // The mailbox has no bound, so there is always room.
+            if let Err(SendError::ActorNotRunning(_)) = actor.tell(plainly).try_send() {
+                return Err(Unavailable::ShutDown.into());
+            }
+            match told.await {
+                Ok(outcome) => return outcome,
+                // Whoever should have answered has died.
                 Err(_) => tokio::task::yield_now().await,
             }
         }

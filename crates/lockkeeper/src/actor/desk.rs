@@ -12,36 +12,52 @@ use crate::{
     session::Owner,
     told::{Change, Told, arm_for},
 };
+use foldhash::fast::RandomState;
 use kameo::reply::ReplySender;
 use lockkeeper_core::{
     Answer, CallId, DeadlockReport, Event, LockNews, LockTable, News, Refusal, Settled,
 };
 use lockkeeper_store::StoreError;
 use std::{collections::HashMap, sync::Arc};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 type ThenTold = Box<dyn FnOnce(Result<Told, CallError>) + Send>;
 
-/// Who waits for an answer.
+/// What a turn is for.
 pub(super) enum Caller {
     /// Nobody: time passed.
     Nobody,
+    /// Nobody, but it must happen.
+    Debt(Owed),
+    /// A lease that renews itself.
+    Renewal(Arc<HoldState>),
+    /// Somebody who waits for the answer.
+    Asker(Asker),
+}
+
+/// Who waits for an answer. There may be very many, so none is large.
+pub(super) enum Asker {
     /// A handle of this crate.
-    Owner(ReplySender<Result<Told, CallError>>, Arc<Owner>),
+    Owner(oneshot::Sender<Result<Told, CallError>>, Arc<Owner>),
     /// Somebody who wants the plain answer and answers for what is granted himself.
+    Plainly(oneshot::Sender<Result<Answer, CallError>>),
+    /// The same, by an ask of the actor library.
     Plain(ReplySender<Result<Answer, CallError>>),
     /// Somebody else; with an owner, grants come as guards.
     Then(Option<Arc<Owner>>, ThenTold),
-    /// A lease that renews itself.
-    Renewal(Arc<HoldState>),
-    /// Nobody, but it must happen.
-    Debt(Owed),
+}
+
+impl From<Asker> for Caller {
+    fn from(asker: Asker) -> Caller {
+        Caller::Asker(asker)
+    }
 }
 
 /// An answer whose guards are in the book already, not sent yet.
 enum Prepared {
     Nothing,
-    Owner(ReplySender<Result<Told, CallError>>, Result<Told, CallError>),
+    Owner(oneshot::Sender<Result<Told, CallError>>, Result<Told, CallError>),
+    Plainly(oneshot::Sender<Result<Answer, CallError>>, Result<Answer, CallError>),
     Plain(ReplySender<Result<Answer, CallError>>, Result<Answer, CallError>),
     Then(ThenTold, Result<Told, CallError>),
     /// A lease that was not renewed because its hold is over.
@@ -52,7 +68,9 @@ impl Prepared {
     fn send(self) {
         match self {
             Prepared::Nothing => {}
-            Prepared::Owner(tell, told) => tell.send(told),
+            // A guard that nobody takes gives its lock back.
+            Prepared::Owner(tell, told) => drop(tell.send(told)),
+            Prepared::Plainly(tell, answer) => drop(tell.send(answer)),
             Prepared::Plain(tell, answer) => tell.send(answer),
             Prepared::Then(then, told) => then(told),
             Prepared::Over(state) => state.end(Lost::Released),
@@ -64,18 +82,6 @@ impl Caller {
     fn prepare(self, outcome: Result<Answer, Refusal>) -> Prepared {
         match self {
             Caller::Nobody | Caller::Debt(_) => Prepared::Nothing,
-            Caller::Owner(tell, owner) => {
-                let told = outcome.map(|answer| arm_for(answer, owner));
-                Prepared::Owner(tell, told.map_err(CallError::Refused))
-            }
-            Caller::Plain(tell) => Prepared::Plain(tell, outcome.map_err(CallError::Refused)),
-            Caller::Then(owner, then) => {
-                let told = outcome.map(|answer| match owner {
-                    Some(owner) => arm_for(answer, owner),
-                    None => Told::Answer(answer),
-                });
-                Prepared::Then(then, told.map_err(CallError::Refused))
-            }
             // A new end is told to all guards; one that is being revoked knows.
             Caller::Renewal(state) => match outcome {
                 Err(Refusal::NotHolder { .. } | Refusal::SessionEnded { .. }) => {
@@ -83,17 +89,15 @@ impl Caller {
                 }
                 _ => Prepared::Nothing,
             },
+            Caller::Asker(asker) => asker.prepare(outcome.map_err(CallError::Refused)),
         }
     }
 
     /// There is no answer. What must happen is remembered for the actor's next life.
     pub(super) fn unavailable(self, why: &Unavailable, shared: &Shared) {
-        let error = CallError::Unavailable(why.clone());
         match self {
             Caller::Nobody | Caller::Renewal(_) => {}
-            Caller::Owner(tell, _) => tell.send(Err(error)),
-            Caller::Plain(tell) => tell.send(Err(error)),
-            Caller::Then(_, then) => then(Err(error)),
+            Caller::Asker(asker) => asker.unavailable(why),
             Caller::Debt(owed) => match why {
                 Unavailable::Store(_) | Unavailable::NotServing(_) => shared.owe(owed),
                 // Its sessions have ended.
@@ -108,8 +112,37 @@ impl Caller {
 
     fn agent(&self) -> &str {
         match self {
-            Caller::Owner(_, owner) | Caller::Then(Some(owner), _) => owner.agent(),
+            Caller::Asker(Asker::Owner(_, owner) | Asker::Then(Some(owner), _)) => owner.agent(),
             _ => "",
+        }
+    }
+}
+
+impl Asker {
+    fn prepare(self, outcome: Result<Answer, CallError>) -> Prepared {
+        match self {
+            Asker::Owner(tell, owner) => {
+                Prepared::Owner(tell, outcome.map(|answer| arm_for(answer, owner)))
+            }
+            Asker::Plainly(tell) => Prepared::Plainly(tell, outcome),
+            Asker::Plain(tell) => Prepared::Plain(tell, outcome),
+            Asker::Then(owner, then) => {
+                let told = outcome.map(|answer| match owner {
+                    Some(owner) => arm_for(answer, owner),
+                    None => Told::Answer(answer),
+                });
+                Prepared::Then(then, told)
+            }
+        }
+    }
+
+    fn unavailable(self, why: &Unavailable) {
+        let error = CallError::Unavailable(why.clone());
+        match self {
+            Asker::Owner(tell, _) => drop(tell.send(Err(error))),
+            Asker::Plainly(tell) => drop(tell.send(Err(error))),
+            Asker::Plain(tell) => tell.send(Err(error)),
+            Asker::Then(_, then) => then(Err(error)),
         }
     }
 }
@@ -123,7 +156,7 @@ pub(super) struct Desk {
     shared: Arc<Shared>,
     book: Arc<GuardBook>,
     /// Calls whose answer comes in a later turn.
-    waiting: HashMap<CallId, Caller>,
+    waiting: HashMap<CallId, Asker, RandomState>,
     events: broadcast::Sender<Arc<ProjectEvent>>,
     meter: ProjectMeter,
     failed: Option<StoreError>,
@@ -137,7 +170,7 @@ impl Desk {
             project: args.project.clone(),
             shared: args.shared.clone(),
             book: args.shared.book.clone(),
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             events: args.events.clone(),
             meter: Meter::project(&args.meter),
             failed: None,
@@ -160,7 +193,7 @@ impl Desk {
         for reply in replies {
             let caller = match reply.call == call {
                 true => own.take(),
-                false => self.waiting.remove(&reply.call),
+                false => self.waiting.remove(&reply.call).map(Caller::Asker),
             };
             let change = reply.outcome.as_ref().map_or(Change::None, Change::of);
             let answer = caller.map_or(Prepared::Nothing, |caller| {
@@ -182,11 +215,8 @@ impl Desk {
         if answers.capacity() <= PREPARED_MAX {
             self.prepared = answers;
         }
-        match own {
-            None | Some(Caller::Nobody | Caller::Debt(_) | Caller::Renewal(_)) => {}
-            Some(caller) => {
-                self.waiting.insert(call, caller);
-            }
+        if let Some(Caller::Asker(asker)) = own {
+            self.waiting.insert(call, asker);
         }
         self.meter.waiting(self.waiting.len());
         if self.events.receiver_count() > 0 {
@@ -209,8 +239,8 @@ impl Desk {
 
     /// Nothing is decided any more. What waits keeps its place on record, but not its call.
     pub(super) fn close(&mut self) {
-        for (_, caller) in self.waiting.drain() {
-            caller.unavailable(&Unavailable::ShutDown, &self.shared);
+        for (_, asker) in self.waiting.drain() {
+            asker.unavailable(&Unavailable::ShutDown);
         }
         self.meter.waiting(0);
     }

@@ -1,6 +1,9 @@
 //! What can be sent to a lock actor: every command of the core, and what this crate says to it.
 
-use super::{LockActor, desk::Caller};
+use super::{
+    LockActor,
+    desk::{Asker, Caller},
+};
 use crate::{
     error::{AcquireError, CallError, Unavailable},
     guard::{HoldState, LockGuard, LockGuards, unexpected},
@@ -19,24 +22,34 @@ use lockkeeper_core::{
 };
 use lockkeeper_store::StoreError;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// What a handle of this crate asks. Grants come back as guards of the owner.
 pub(crate) struct Ask {
     pub(crate) command: Command,
     pub(crate) owner: Arc<Owner>,
+    pub(crate) tell: oneshot::Sender<Result<Told, CallError>>,
 }
 
 impl Message<Ask> for LockActor {
-    type Reply = DelegatedReply<Result<Told, CallError>>;
+    type Reply = ();
 
-    async fn handle(&mut self, ask: Ask, ctx: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        let (later, tell) = ctx.reply_sender();
-        let caller = match tell {
-            Some(tell) => Caller::Owner(tell, ask.owner),
-            None => Caller::Then(Some(ask.owner), Box::new(drop)),
-        };
-        self.turn(ask.command, caller);
-        later
+    async fn handle(&mut self, ask: Ask, _: &mut Context<Self, ()>) {
+        self.turn(ask.command, Asker::Owner(ask.tell, ask.owner).into());
+    }
+}
+
+/// What a server asks on behalf of somebody else.
+pub(crate) struct Plainly {
+    pub(crate) command: Command,
+    pub(crate) tell: oneshot::Sender<Result<Answer, CallError>>,
+}
+
+impl Message<Plainly> for LockActor {
+    type Reply = ();
+
+    async fn handle(&mut self, plainly: Plainly, _: &mut Context<Self, ()>) {
+        self.turn(plainly.command, Asker::Plainly(plainly.tell).into());
     }
 }
 
@@ -62,7 +75,7 @@ impl Message<OpenOwned> for LockActor {
                 tell.send(session);
             }
         };
-        self.turn(it.open.into(), Caller::Then(None, Box::new(then)));
+        self.turn(it.open.into(), Asker::Then(None, Box::new(then)).into());
         later
     }
 }
@@ -175,7 +188,7 @@ impl Message<Command> for LockActor {
         ctx: &mut Context<Self, Self::Reply>,
     ) -> Self::Reply {
         let (later, tell) = ctx.reply_sender();
-        self.turn(command, tell.map_or(Caller::Nobody, Caller::Plain));
+        self.turn(command, tell.map_or(Caller::Nobody, |tell| Asker::Plain(tell).into()));
         later
     }
 }
@@ -245,7 +258,7 @@ macro_rules! guarded {
                         tell.send(acquired);
                     }
                 });
-                self.turn(command.into(), Caller::Then(Some(owner), then));
+                self.turn(command.into(), Asker::Then(Some(owner), then).into());
                 later
             }
         }
@@ -267,7 +280,7 @@ macro_rules! plain {
                 ctx: &mut Context<Self, Self::Reply>,
             ) -> Self::Reply {
                 let (later, tell) = ctx.reply_sender();
-                self.turn(command.into(), tell.map_or(Caller::Nobody, Caller::Plain));
+                self.turn(command.into(), tell.map_or(Caller::Nobody, |tell| Asker::Plain(tell).into()));
                 later
             }
         }

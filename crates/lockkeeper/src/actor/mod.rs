@@ -21,7 +21,7 @@ use crate::{
     metrics::Meter,
     session::Owner,
 };
-use desk::{Caller, Desk};
+use desk::{Asker, Caller, Desk};
 use journal::Journal;
 use kameo::{
     actor::{Actor, ActorId, ActorRef, WeakActorRef},
@@ -48,7 +48,9 @@ use tracing::Instrument;
 
 pub(crate) use journal::Keeping;
 pub use messages::Acquired;
-pub(crate) use messages::{Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Shutdown, ShutdownDone};
+pub(crate) use messages::{
+    Ask, JournalFailed, KeepAlive, OpenOwned, Owed, Plainly, Shutdown, ShutdownDone,
+};
 pub(crate) use query::See;
 
 /// How soon a project that cannot be taken over is tried again, at first and at most.
@@ -309,7 +311,7 @@ impl LockActor {
                 }
             }
         };
-        let caller = Caller::Then(None, Box::new(told));
+        let caller = Asker::Then(None, Box::new(told)).into();
         serving.desk().start_from(&serving.table);
         serving.journal.submit(turn, caller, &serving.desk);
     }
