@@ -439,16 +439,16 @@ impl Connection {
     }
 
     fn begin_ready(&mut self, id: Option<Box<RawValue>>, ready: Ready) {
-        let (house, peer) = (self.house.clone(), self.peer.clone());
         let is_brisk = !ready.may_wait();
         self.count_in(is_brisk);
-        self.calls.push(Box::pin(async move {
-            let (result, receipt) = match ready.carry_out(&house, &peer).await {
+        let carried_out = ready.carry_out(&self.house, &self.peer);
+        self.calls.push(Box::pin(carried_out.map(move |done| {
+            let (result, receipt) = match done {
                 Ok(done) => (Ok(Said::Answer(done.answer)), done.receipt),
                 Err(error) => (Err(error), Receipt::default()),
             };
             Reply { id, result, receipt, is_brisk, follows_notes: false }
-        }));
+        })));
     }
 
     fn count_in(&mut self, is_brisk: bool) {

@@ -135,12 +135,12 @@ impl Ready {
     }
 
     /// What it comes to is written only where it goes out.
-    pub(crate) async fn carry_out(
+    pub(crate) fn carry_out(
         self,
         house: &Arc<House>,
         peer: &Peer,
-    ) -> Result<Done, ErrorObject> {
-        commands::command(house, peer, &self.room, self.command).await
+    ) -> impl Future<Output = Result<Done, ErrorObject>> + Send + use<> {
+        commands::command(house, peer, &self.room, self.command)
     }
 }
 

@@ -21,6 +21,7 @@ use lockkeeper_core::{RequestId, SessionId, Timestamp};
 use std::{
     collections::HashMap,
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -58,7 +59,9 @@ pub struct House {
     rings: Arc<Rings>,
     rooms: Mutex<Rooms>,
     links: Mutex<HashMap<u64, Weak<Link>>>,
-    phase: watch::Sender<Phase>,
+    phase: Mutex<Phase>,
+    /// Rings once, when the server stops serving: for each call that waits somebody listens.
+    stops: Notify,
     /// How many connections there are.
     population: watch::Sender<usize>,
     pub(crate) asked_to_stop: Notify,
@@ -95,7 +98,8 @@ impl House {
             rings,
             rooms: Mutex::default(),
             links: Mutex::default(),
-            phase: watch::Sender::new(Phase::Serving),
+            phase: Mutex::new(Phase::Serving),
+            stops: Notify::new(),
             asked_to_stop: Notify::new(),
             stirred: AtomicU64::new(0),
             began: Instant::now(),
@@ -248,16 +252,18 @@ impl House {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        *self.phase.borrow()
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on to a later phase; never back.
     pub(crate) fn go_on_to(&self, phase: Phase) {
-        self.phase.send_if_modified(|now| {
-            let is_later = phase > *now;
+        {
+            let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
             *now = phase.max(*now);
-            is_later
-        });
+        }
+        if phase != Phase::Serving {
+            self.stops.notify_waiters();
+        }
     }
 
     /// Somebody wants the server to end.
@@ -267,9 +273,11 @@ impl House {
 
     /// Waits until the server does not serve any more.
     pub(crate) async fn stopping(&self) {
-        let mut phase = self.phase.subscribe();
-        // The sender is here.
-        let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+        // It hears what rings from now on, also while it is not polled yet.
+        let mut stops = pin!(self.stops.notified());
+        if self.phase() == Phase::Serving {
+            stops.as_mut().await;
+        }
     }
 
     /// A name for a request whose sender gave it none.

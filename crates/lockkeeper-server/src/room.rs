@@ -41,16 +41,25 @@ struct Record {
     /// How often it was bound to a connection; a deadline of an earlier time means nothing.
     bound: u64,
     is_ending: bool,
-    /// What its client knows to hold.
-    holds: HashSet<LockId, RandomState>,
-    /// What its client is giving back.
-    releasing: HashSet<LockId, RandomState>,
-    /// How many of its calls may be answered with a grant, and what was heard meanwhile: the
-    /// news may be faster than the answer it is about.
+    /// How many of its calls may be answered with a grant, and whether one of its locks was granted
+    /// or news of them were missed meanwhile.
     asking: usize,
-    early: Vec<Early>,
     was_granted: bool,
     was_deaf: bool,
+    /// Not there before there is anything in it: most sessions that wait have nothing else.
+    known: Option<Box<Known>>,
+}
+
+/// What the client of a session knows.
+#[derive(Default)]
+struct Known {
+    /// What it knows to hold.
+    holds: HashSet<LockId, RandomState>,
+    /// What it is giving back.
+    releasing: HashSet<LockId, RandomState>,
+    /// What was heard while its calls may be answered with a grant: the news may be faster than the
+    /// answer it is about.
+    early: Vec<Early>,
     /// Tickets that no call waits on, and who was told them last.
     parked: BTreeMap<TicketId, Weak<Link>>,
 }
@@ -147,7 +156,9 @@ impl Room {
         record.bound += 1;
         record.linger = linger;
         record.owner = Some(link.clone());
-        record.holds.clear();
+        if let Some(known) = &mut record.known {
+            known.holds.clear();
+        }
         record.asking += 1;
         Ok(Asking { room: self.clone(), session, is_over: false })
     }
@@ -227,8 +238,8 @@ impl Room {
 
     /// A call waits on the ticket.
     pub(crate) fn waits(&self, session: SessionId, ticket: TicketId) {
-        if let Some(record) = self.lock().get_mut(&session) {
-            record.parked.remove(&ticket);
+        if let Some(known) = known_of(&mut self.lock(), session) {
+            known.parked.remove(&ticket);
         }
     }
 
@@ -243,35 +254,37 @@ impl Room {
         let mut sessions = self.lock();
         let record = sessions.get_mut(&session).filter(|record| record.lives_by(link));
         let Some(record) = record else { return false };
-        if record.holds.remove(&lock) {
-            record.releasing.insert(lock);
+        if let Some(known) = &mut record.known
+            && known.holds.remove(&lock)
+        {
+            known.releasing.insert(lock);
         }
         true
     }
 
     /// It has not; `is_held` if it holds it still.
     pub(crate) fn not_released(&self, session: SessionId, lock: LockId, is_held: bool) {
-        if let Some(record) = self.lock().get_mut(&session)
-            && record.releasing.remove(&lock)
+        if let Some(known) = known_of(&mut self.lock(), session)
+            && known.releasing.remove(&lock)
             && is_held
         {
-            record.holds.insert(lock);
+            known.holds.insert(lock);
         }
     }
 
     /// A client ends a session: that its holds are over then is no news.
     pub(crate) fn closing(&self, session: SessionId) {
-        if let Some(record) = self.lock().get_mut(&session) {
-            let holds = std::mem::take(&mut record.holds);
-            record.releasing.extend(holds);
+        if let Some(known) = known_of(&mut self.lock(), session) {
+            let holds = std::mem::take(&mut known.holds);
+            known.releasing.extend(holds);
         }
     }
 
     /// It has not.
     pub(crate) fn not_closed(&self, session: SessionId) {
-        if let Some(record) = self.lock().get_mut(&session) {
-            let holds = std::mem::take(&mut record.releasing);
-            record.holds.extend(holds);
+        if let Some(known) = known_of(&mut self.lock(), session) {
+            let holds = std::mem::take(&mut known.releasing);
+            known.holds.extend(holds);
         }
     }
 
@@ -282,7 +295,8 @@ impl Room {
                 let mut sessions = self.lock();
                 let record = sessions.get_mut(&news.session)?;
                 record.was_granted |= record.asking > 0;
-                (!record.parked.is_empty()).then_some(news.session)
+                let known = record.known.as_ref();
+                known.is_some_and(|known| !known.parked.is_empty()).then_some(news.session)
             }
             News::Unlocked(news) => self.over(news, Lost::Released),
             News::Expired(news) => self.over(news, Lost::Expired),
@@ -290,7 +304,7 @@ impl Room {
             News::Revoking(news) => {
                 let mut sessions = self.lock();
                 let record = sessions.get_mut(&news.session)?;
-                if record.holds.contains(&news.lock) {
+                if record.knows(news.lock) {
                     record.say_revoking(&self.name, news.session, news.lock, news.expires_at);
                 } else {
                     record.note_early(Early::Revoking(news.lock, news.expires_at));
@@ -308,9 +322,9 @@ impl Room {
     fn over(&self, news: &LockNews, why: Lost) -> Option<SessionId> {
         let mut sessions = self.lock();
         let record = sessions.get_mut(&news.session)?;
-        if record.holds.remove(&news.lock) {
+        if record.forget(news.lock) {
             record.say_lost(&self.name, news.session, news.lock, why);
-        } else if !record.releasing.remove(&news.lock) {
+        } else if !record.is_released(news.lock) {
             record.note_early(Early::Over(news.lock, why));
         }
         None
@@ -324,10 +338,10 @@ impl Room {
             by_ticket.entry(grant.ticket).or_default().push(grant);
         }
         let mut sessions = self.lock();
-        let Some(record) = sessions.get_mut(&session) else { return };
+        let Some(known) = known_of(&mut sessions, session) else { return };
         for (ticket, grants) in by_ticket {
-            let Some(link) = record.parked.remove(&ticket) else { continue };
-            record.holds.extend(grants.iter().map(|grant| grant.lock));
+            let Some(link) = known.parked.remove(&ticket) else { continue };
+            known.holds.extend(grants.iter().map(|grant| grant.lock));
             if let Some(link) = link.upgrade() {
                 let project = self.name.clone();
                 link.say(&Note::Granted { project, session, ticket, grants });
@@ -337,14 +351,16 @@ impl Room {
 
     /// News were missed: finds out what they were, as far as clients must know.
     pub(crate) async fn catch_up(self: Arc<Room>) -> Result<(), Unavailable> {
-        let (mut held, mut known) = (Vec::new(), Vec::new());
+        let (mut held, mut all) = (Vec::new(), Vec::new());
         for (&session, record) in &mut *self.lock() {
-            known.push(session);
-            held.extend(record.holds.iter().map(|&lock| (session, lock)));
-            held.extend(record.releasing.iter().map(|&lock| (session, lock)));
+            all.push(session);
+            if let Some(known) = &record.known {
+                let locks = known.holds.iter().chain(&known.releasing);
+                held.extend(locks.map(|&lock| (session, lock)));
+            }
             record.was_deaf = record.asking > 0;
         }
-        if known.is_empty() {
+        if all.is_empty() {
             return Ok(());
         }
         let there = self.project.see(List {}).await?;
@@ -358,19 +374,19 @@ impl Room {
             match there.get(&lock) {
                 Some(None) => {}
                 Some(&Some(until)) => {
-                    if record.holds.contains(&lock) {
+                    if record.knows(lock) {
                         record.say_revoking(&self.name, session, lock, until);
                     }
                 }
                 None => {
-                    record.releasing.remove(&lock);
-                    if record.holds.remove(&lock) {
+                    record.is_released(lock);
+                    if record.forget(lock) {
                         record.say_lost(&self.name, session, lock, Lost::Released);
                     }
                 }
             }
         }
-        for session in known {
+        for session in all {
             match open.contains(&session) {
                 true => self.clone().look_at_tickets(session).await,
                 false => self.forget(session),
@@ -378,6 +394,11 @@ impl Room {
         }
         Ok(())
     }
+}
+
+/// What a session's client knows, if there is anything.
+fn known_of(sessions: &mut Records, session: SessionId) -> Option<&mut Known> {
+    sessions.get_mut(&session)?.known.as_deref_mut()
 }
 
 impl Record {
@@ -397,10 +418,30 @@ impl Record {
         }
     }
 
+    /// Whether its client knows that it holds this.
+    fn knows(&self, lock: LockId) -> bool {
+        self.known.as_ref().is_some_and(|known| known.holds.contains(&lock))
+    }
+
+    /// Its client holds this no longer; whether it knew that it did.
+    fn forget(&mut self, lock: LockId) -> bool {
+        self.known.as_mut().is_some_and(|known| known.holds.remove(&lock))
+    }
+
+    /// Its client is giving this back no longer; whether it was.
+    fn is_released(&mut self, lock: LockId) -> bool {
+        self.known.as_mut().is_some_and(|known| known.releasing.remove(&lock))
+    }
+
+    fn known(&mut self) -> &mut Known {
+        self.known.get_or_insert_default()
+    }
+
     fn note_early(&mut self, early: Early) {
         if self.asking > 0 && self.owner.is_some() {
-            match self.early.len() < REMEMBERED {
-                true => self.early.push(early),
+            let known = self.known();
+            match known.early.len() < REMEMBERED {
+                true => known.early.push(early),
                 false => self.was_deaf = true,
             }
         }
@@ -431,20 +472,21 @@ impl Asking {
 
     fn tell<'a>(&self, record: &mut Record, grants: impl Iterator<Item = &'a Grant>) {
         for grant in grants {
-            record.holds.insert(grant.lock);
-            if record.early.is_empty() {
+            let known = record.known();
+            known.holds.insert(grant.lock);
+            if known.early.is_empty() {
                 continue;
             }
-            let early = std::mem::take(&mut record.early);
+            let early = std::mem::take(&mut known.early);
             let (mine, others) = early.into_iter().partition(|early| match early {
                 Early::Over(lock, _) | Early::Revoking(lock, _) => *lock == grant.lock,
             });
-            record.early = others;
+            known.early = others;
             let mine: Vec<Early> = mine;
             for early in mine {
                 match early {
                     Early::Over(lock, why) => {
-                        record.holds.remove(&lock);
+                        record.forget(lock);
                         record.say_lost(&self.room.name, self.session, lock, why);
                     }
                     Early::Revoking(lock, until) => {
@@ -462,9 +504,10 @@ impl Asking {
     pub(crate) fn queued(&self, ticket: TicketId, link: &Arc<Link>) {
         let mut sessions = self.room.lock();
         let record = sessions.entry(self.session).or_default();
-        record.parked.insert(ticket, Arc::downgrade(link));
-        if record.parked.len() > REMEMBERED {
-            record.parked.pop_first();
+        let parked = &mut record.known().parked;
+        parked.insert(ticket, Arc::downgrade(link));
+        if parked.len() > REMEMBERED {
+            parked.pop_first();
         }
         if record.was_granted || record.was_deaf {
             tokio::spawn(self.room.clone().look_at_tickets(self.session));
@@ -485,9 +528,13 @@ impl Asking {
         let Some(record) = sessions.get_mut(&self.session) else { return };
         record.asking = record.asking.saturating_sub(1);
         if record.asking == 0 {
-            record.early = Vec::new();
             (record.was_granted, record.was_deaf) = (false, false);
-            if !record.is_attached && record.parked.is_empty() {
+            let mut has_parked = false;
+            if let Some(known) = &mut record.known {
+                known.early = Vec::new();
+                has_parked = !known.parked.is_empty();
+            }
+            if !record.is_attached && !has_parked {
                 sessions.remove(&self.session);
             }
         }
