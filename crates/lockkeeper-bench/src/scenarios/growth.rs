@@ -202,12 +202,17 @@ fn history(plan: &Plan, house: &Arc<House>) -> Race {
     sizes("own locks of 64 clients, durable", &["pairs/s"], entries)
 }
 
-/// What one more agent who waits costs a daemon.
+/// What one more agent who waits costs a daemon; and how much of that is not the store, which keeps
+/// what was written last at hand.
 fn memory(plan: &Plan) -> Race {
     let count = plan.size(10_000, 1_000);
-    let name = format!("daemon, {count} agents waiting for one lock");
-    let entry = Entry::ours(name).job(move || async move {
+    let shipped = Entry::ours(format!("daemon, {count} agents waiting for one lock"));
+    let shipped = shipped.job(move || async move {
         let daemon = Daemon::start().await?;
+        Ok(vec![cost_of_waiting(&daemon, count).await?])
+    });
+    let volatile = Entry::ours("the same, locks in memory").job(move || async move {
+        let daemon = Daemon::with("memory").await?;
         Ok(vec![cost_of_waiting(&daemon, count).await?])
     });
     let target = Target { bound: Bound::AtMost(2048.0), columns: vec![] };
@@ -216,7 +221,7 @@ fn memory(plan: &Plan) -> Race {
         sheets: vec![("memory of a session that waits".to_owned(), Unit::Bytes)],
         across: "",
         columns: vec!["for each".to_owned()],
-        entries: vec![entry.reaching(0, target)],
+        entries: vec![shipped.reaching(0, target), volatile],
     }
 }
 
