@@ -272,10 +272,10 @@ impl ProjectMeter {
 
     fn series(&mut self, at: usize, agent: &str) -> &Series {
         let has = |it: &ProjectMeter, label: &str| it.types[at].series.contains_key(label);
-        let label = match self.meter.config.agent_label && has(self, agent) {
-            true => agent,
-            false => self.meter.label(agent),
-        };
+        if self.meter.config.agent_label && has(self, agent) {
+            return &self.types[at].series[agent];
+        }
+        let label = self.meter.label(agent);
         if !has(self, label) {
             self.keep_series(at, label);
         }
