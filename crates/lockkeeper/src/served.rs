@@ -27,7 +27,7 @@ impl Project {
         self.carry_out(Box::new(command.into()))
     }
 
-    /// The same. Many may wait for long, so that the command lives apart from the future that waits.
+    /// The same. Many may wait for long, so the command lives apart from the future that waits.
     pub async fn carry_out(&self, command: Box<Command>) -> Result<Answer, CallError> {
         let Ok(actor) = self.actor() else { return Box::pin(self.do_it(*command)).await };
         for _ in 0..ASK_MAX {

@@ -280,7 +280,8 @@ macro_rules! plain {
                 ctx: &mut Context<Self, Self::Reply>,
             ) -> Self::Reply {
                 let (later, tell) = ctx.reply_sender();
-                self.turn(command.into(), tell.map_or(Caller::Nobody, |tell| Asker::Plain(tell).into()));
+                let caller = tell.map_or(Caller::Nobody, |tell| Asker::Plain(tell).into());
+                self.turn(command.into(), caller);
                 later
             }
         }
