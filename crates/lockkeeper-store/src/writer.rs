@@ -16,6 +16,7 @@ use lockkeeper_core::{Effects, Record, Settled};
 use queue::Queue;
 use std::{
     fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
     thread::ThreadId,
@@ -148,8 +149,8 @@ impl Writer {
     }
 
     /// Takes a project over and loads it. `then` runs on the writer's thread, like every `then`
-    /// here but for those of turns that are written in place, and should be short; once the writer
-    /// is closed it runs at once, on the caller's.
+    /// here but for what is written in place, and should be short; once the writer is closed it
+    /// runs at once, on the caller's.
     pub fn claim(
         &self,
         project: Arc<str>,
@@ -197,8 +198,8 @@ impl Writer {
             if desk.may_wait() {
                 break;
             }
-            let guest = Guest::sit_down(&self.shared.guest);
-            desk.work(queue);
+            let guest = Guest::sit_down(&self.shared.guest, queue);
+            let is_any = desk.work_as_guest(queue);
             let is_owed = desk.needs_the_thread();
             // The chair first: behind the desk it may be another guest's already.
             drop(guest);
@@ -209,6 +210,10 @@ impl Writer {
             // What somebody has handed in meanwhile, who found the desk taken.
             if queue.is_empty() {
                 return;
+            }
+            // What comes first is for the thread.
+            if !is_any {
+                break;
             }
             rounds -= 1;
         }
@@ -280,18 +285,22 @@ impl Drop for Shared {
 }
 
 /// Whoever sits at the desk for a moment.
-struct Guest<'a>(&'a Mutex<Option<ThreadId>>);
+struct Guest<'a>(&'a Mutex<Option<ThreadId>>, &'a Queue);
 
-impl Guest<'_> {
-    fn sit_down(chair: &Mutex<Option<ThreadId>>) -> Guest<'_> {
+impl<'a> Guest<'a> {
+    fn sit_down(chair: &'a Mutex<Option<ThreadId>>, queue: &'a Queue) -> Guest<'a> {
         *lock(chair) = Some(std::thread::current().id());
-        Guest(chair)
+        Guest(chair, queue)
     }
 }
 
 impl Drop for Guest<'_> {
     fn drop(&mut self) {
         *lock(self.0) = None;
+        // Others rely on him to look once more.
+        if std::thread::panicking() {
+            self.1.ring();
+        }
     }
 }
 
@@ -309,7 +318,10 @@ impl Drop for TellEnded {
         // Whoever writes in place finishes that first.
         let desk = lock(&self.desk);
         let store = lock(&self.store).take();
-        drop(store);
+        // A store may still have something to write.
+        if catch_unwind(AssertUnwindSafe(|| drop(store))).is_err() {
+            tracing::error!("the store panicked while it was closed");
+        }
         let left = self.queue.take(usize::MAX);
         drop(desk);
         left.into_iter().for_each(|job| job.refuse(&StoreError::Closed));

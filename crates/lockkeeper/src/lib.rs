@@ -43,7 +43,7 @@
 //!   LockManager, Session, LockGuard        handles
 //!            │ message              ▲ answer, lost, revoking
 //!            ▼                      │
-//!        LockActor              the desk, on the writer's thread
+//!        LockActor              the desk, where it is committed
 //!            │ command              ▲ settled
 //!            ▼                      │
 //!        LockTable ── records ── Writer: group commit, SQLite

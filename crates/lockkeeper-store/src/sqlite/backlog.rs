@@ -79,10 +79,9 @@ impl Backlog {
         is_much || self.due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// The last event of a project of which something is owed.
-    pub(super) fn last_event(&self, project: &str) -> Option<u64> {
-        let mut latest_first = self.entries.iter().rev();
-        latest_first.find(|entry| &*entry.project == project).map(|entry| entry.last_event)
+    /// Whether something of a project is owed.
+    pub(super) fn owes(&self, project: &str) -> bool {
+        self.entries.iter().any(|entry| &*entry.project == project)
     }
 
     /// Why a project cannot go on.
@@ -111,7 +110,8 @@ impl SqliteStore {
     /// owed to them.
     pub(super) fn carry_over_for(&mut self, project: &str) -> Result<(), StoreError> {
         self.wake_up();
-        let is_ours = journal::is(&self.db, &self.backlog.entries);
+        let Backlog { entries, broken, .. } = &self.backlog;
+        let is_ours = journal::is(&self.db, entries, |project| broken.contains_key(project));
         if !is_ours.map_err(|trouble| trouble.of(&self.path, &project.into()))? {
             self.backlog.forget();
         }
@@ -163,8 +163,10 @@ impl SqliteStore {
     /// Carries over what there is of one project, or of all, in one transaction.
     fn carry(&mut self, only: Option<&Arc<str>>) -> Result<(), Trouble> {
         if self.backlog.entries.is_empty() {
+            self.backlog.clear();
             return Ok(());
         }
+        self.is_busy = true;
         // It is in the journal, and that is synced: this goes to the disk with whatever is synced
         // next.
         let is_synced = self.synchronous == SYNCED;
@@ -178,6 +180,7 @@ impl SqliteStore {
         if is_synced {
             self.db.pragma_update(None, "synchronous", SYNCED)?;
         }
+        self.is_busy = false;
         carried
     }
 
@@ -220,7 +223,9 @@ impl SqliteStore {
         let retry = backlog.due.filter(|_| backlog.failed);
         backlog.clear();
         let mut found = Vec::new();
-        for mut entry in journal::read(db, NEWEST)? {
+        // All of it as of one moment.
+        let db = db.unchecked_transaction()?;
+        for mut entry in journal::read(&db, NEWEST)? {
             let project = entry.project.clone();
             if backlog.broken.contains_key(&project) {
                 continue;
@@ -235,7 +240,7 @@ impl SqliteStore {
             }
             let live = match &mut reigning.live {
                 Some(live) => Ok(live),
-                none => Rows::read(db, &project).map(|rows| none.insert(Live::of(rows))),
+                none => Rows::read(&db, &project).map(|rows| none.insert(Live::of(rows))),
             };
             match live.and_then(|live| entry.redo(live)) {
                 Ok(()) => found.push(entry),
@@ -250,7 +255,7 @@ impl SqliteStore {
             }
         }
         backlog.add(found);
-        backlog.due = retry.or(backlog.due);
+        backlog.due = retry.filter(|_| !backlog.entries.is_empty()).or(backlog.due);
         backlog.is_stale = false;
         Ok(())
     }

@@ -6,6 +6,7 @@ use super::{
     live::{Ended, Held, HoldRow, Live, SessionRow, Ticket, Touched},
 };
 use crate::{
+    StoreError,
     error::Trouble,
     text::{Digits, IdText, RequestText, TimeText},
 };
@@ -240,8 +241,9 @@ struct How<'a> {
 /// Carries an entry's lines over into the audit log, and the entry out of the journal.
 pub(super) fn enter(db: &Connection, entry: &Entry) -> Result<(), Trouble> {
     if !entry.remove(db)? {
-        let why = "somebody else carried over what was ours".to_owned();
-        return Err(Trouble::Contradiction(why));
+        let detail = "somebody else carried over what was ours".to_owned();
+        let project = entry.project.clone();
+        return Err(Trouble::Known(StoreError::OutOfOrder { project, detail }));
     }
     let mut audit = db.prepare_cached(AUDIT)?;
     for line in &entry.lines {

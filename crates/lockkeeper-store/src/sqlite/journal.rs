@@ -152,17 +152,25 @@ pub(super) fn read(db: &Connection, schema: u32) -> Result<Vec<Entry>, Trouble> 
     Ok(entries.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Whether these are all entries there are: another owner may have come and gone.
-pub(super) fn is(db: &Connection, entries: &[Entry]) -> Result<bool, Trouble> {
+/// Whether these are all entries there are, but for those of some projects: another owner may have
+/// come and gone.
+pub(super) fn is(
+    db: &Connection,
+    entries: &[Entry],
+    is_left_out: impl Fn(&str) -> bool,
+) -> Result<bool, Trouble> {
     let mut ids =
         db.prepare_cached("SELECT id, epoch, seq, project_id FROM journal ORDER BY id")?;
     let mut rows = ids.query([])?;
     let mut known = entries.iter();
     while let Some(row) = rows.next()? {
         let there: (i64, u32, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let name = super::live::text(row, 3)?;
+        if is_left_out(name) {
+            continue;
+        }
         let is_known = known.next().is_some_and(|entry| {
-            there == (entry.id, entry.epoch.get(), entry.seq)
-                && row.get_ref(3).is_ok_and(|name| name.as_str() == Ok(&*entry.project))
+            there == (entry.id, entry.epoch.get(), entry.seq) && *name == *entry.project
         });
         if !is_known {
             return Ok(false);
@@ -209,7 +217,7 @@ pub(super) fn facts(db: &Connection, project: &str, schema: u32) -> Result<Vec<R
 }
 
 /// What the audit log will say once all is carried over, with the numbers it will have there. Of
-/// one project, or of all.
+/// one project, or of all; what cannot be carried over has no number, and is left out.
 pub(super) fn audit(
     db: &Connection,
     project: Option<&str>,
@@ -224,20 +232,27 @@ pub(super) fn audit(
     let mut lives: HashMap<Arc<str>, Live> = HashMap::new();
     let mut rows = Vec::new();
     for entry in &mut entries {
-        if project.is_some_and(|project| project != &*entry.project) {
-            let facts: Vec<serde::de::IgnoredAny> = from_json(&entry.facts)?;
-            id += i64::try_from(facts.len()).unwrap_or(0);
-            continue;
-        }
         let live = match lives.entry(entry.project.clone()) {
             std::collections::hash_map::Entry::Occupied(live) => live.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
                 place.insert(Live::of(Rows::read_of(db, &entry.project, schema)?))
             }
         };
-        entry.redo(live)?;
+        match entry.redo(live) {
+            Err(trouble) if trouble.is_of_one_batch() => {
+                if project == Some(&*entry.project) {
+                    return Err(trouble);
+                }
+                continue;
+            }
+            done => done?,
+        }
+        let is_asked_for = project.is_none_or(|project| project == &*entry.project);
         for line in &entry.lines {
             id += 1;
+            if !is_asked_for {
+                continue;
+            }
             rows.push(AuditRow {
                 id,
                 project_id: entry.project.to_string(),

@@ -94,6 +94,9 @@ pub struct SqliteStore {
     /// Whether a sync of the log of writes may have failed: here, or while somebody else had it.
     /// Systems drop what they could not write, so the next sync would succeed without it.
     unsure: bool,
+    /// Whether something is being written. If it still is when the next thing begins, it ended in a
+    /// panic, and memory may be ahead of what is on record.
+    is_busy: bool,
     reigns: HashMap<Arc<str>, Reigning>,
     backlog: Backlog,
     prune_from: prune::Cursors,
@@ -156,6 +159,7 @@ impl SqliteStore {
             path,
             synchronous,
             unsure,
+            is_busy: false,
             reigns,
             backlog,
             prune_from,
@@ -175,6 +179,7 @@ impl SqliteStore {
         batches: &[Batch<'_>],
     ) -> Result<Vec<Result<(), StoreError>>, Trouble> {
         self.make_room()?;
+        self.is_busy = true;
         let SqliteStore { db, reigns, backlog, .. } = self;
         // A lone batch is one statement, which is a transaction of its own. What records nothing
         // costs no write.
@@ -220,12 +225,13 @@ impl SqliteStore {
         if is_stale {
             self.backlog.forget();
         }
+        self.is_busy = false;
         Ok(outcomes)
     }
 
     /// Out of what a panic left behind: nothing can be done in the middle of that.
     fn wake_up(&mut self) {
-        if !self.db.is_autocommit() {
+        if std::mem::take(&mut self.is_busy) || !self.db.is_autocommit() {
             self.recover();
         }
     }
@@ -234,7 +240,11 @@ impl SqliteStore {
     fn recover(&mut self) {
         self.unsure = true;
         self.backlog.forget();
+        self.is_busy = false;
         self.roll_back();
+        if let Err(error) = self.db.pragma_update(None, "synchronous", self.synchronous) {
+            tracing::warn!(%error, "how commits are synced could not be set back");
+        }
     }
 
     fn roll_back(&self) {
@@ -281,11 +291,11 @@ impl Store for SqliteStore {
             return Err(StoreError::Exhausted { project });
         };
         // What is owed to the tables is still owed.
-        let owed = self.backlog.last_event(&project);
-        let before = self.reigns.remove(&project).filter(|_| owed.is_some());
+        let owes = self.backlog.owes(&project);
+        let before = self.reigns.remove(&project).filter(|_| owes);
         let live = before.and_then(|before| before.live);
         self.reigns.insert(project.clone(), Reigning { epoch, seq: 0, live });
-        Ok(Claim { project, epoch, last_event: owed.unwrap_or(last_event) })
+        Ok(Claim { project, epoch, last_event })
     }
 
     fn projects(&mut self) -> Result<Vec<Arc<str>>, StoreError> {
@@ -310,6 +320,9 @@ impl Store for SqliteStore {
             && now.entries.is_empty()
         {
             reigning.live = Some(Live::of(now.rows));
+        } else if !self.backlog.owes(&claim.project) {
+            // Another owner has written since.
+            self.backlog.forget();
         }
         Ok(facts)
     }
@@ -359,7 +372,12 @@ impl Store for SqliteStore {
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
         self.wake_up();
-        self.carry_over().map_err(|trouble| trouble.of(&self.path, &"".into()))?;
+        // What is over may still be in the journal alone. Should there be no room to carry it over,
+        // this makes some.
+        if let Err(trouble) = self.carry_over() {
+            let error = trouble.of(&self.path, &"".into());
+            tracing::warn!(%error, "what is in the journal stays there for now");
+        }
         let pruned = prune::prune(&mut self.db, &mut self.prune_from, before, at_most);
         if pruned.is_err() {
             self.recover();
@@ -500,7 +518,9 @@ fn move_log(db: &Connection) -> rusqlite::Result<bool> {
 fn raise_epoch(db: &mut Connection, project: &str) -> rusqlite::Result<Option<(Epoch, u64)>> {
     let at = text::TimeText::from(text::now());
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let meta = "SELECT epoch, last_event FROM lock_meta WHERE project_id = ?1";
+    let meta = "SELECT epoch, coalesce((SELECT last_event FROM journal
+            WHERE project_id = ?1 ORDER BY id DESC LIMIT 1), last_event)
+        FROM lock_meta WHERE project_id = ?1";
     let old: Option<(u32, u64)> =
         transaction.query_row(meta, [project], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let (epoch, last_event) = old.unwrap_or((0, 0));

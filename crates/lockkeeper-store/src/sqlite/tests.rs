@@ -256,3 +256,25 @@ fn whoever_comes_after_a_panic_leaves_its_transaction_first() {
     assert_eq!(store.prune(&before, 10), Ok(0));
     assert!(store.db.is_autocommit());
 }
+
+/// What a commit had taken into memory when it panicked is on no record, and is not believed.
+#[test]
+fn what_a_panic_left_in_memory_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let mut table = LockTable::new(TableConfig::default(), Reign::first(1));
+    let mut commit = |store: &mut SqliteStore| {
+        let turn = table.apply(Timestamp(1), OpenSession::default());
+        store.commit(&[Batch { claim: &claim, turns: from_ref(&turn) }])
+    };
+    assert_eq!(commit(&mut store), [Ok(())]);
+    let live = |store: &SqliteStore| store.reigns["p"].live.as_ref().unwrap().sessions.len();
+    assert_eq!(live(&store), 1);
+    let forgets = store.reigns.get_mut("p").unwrap().live.as_mut().unwrap();
+    forgets.sessions.clear();
+    store.is_busy = true;
+    assert_eq!(commit(&mut store), [Ok(())]);
+    assert_eq!(live(&store), 2);
+    assert_eq!(store.load(&claim).unwrap().len(), 2);
+}

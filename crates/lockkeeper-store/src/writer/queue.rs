@@ -61,19 +61,18 @@ impl Queue {
         lock(&self.inside).jobs.is_empty()
     }
 
+    /// The next jobs, as far as they are quickly done.
+    pub(super) fn take_quick(&self, turns_max: usize) -> VecDeque<Job> {
+        let jobs = &mut lock(&self.inside).jobs;
+        match jobs.iter().position(|job| !job.is_quick()) {
+            Some(first) => jobs.drain(..first.min(turns_max)).collect(),
+            None => next(jobs, turns_max),
+        }
+    }
+
     /// The next jobs, with at most so many turns among them.
     pub(super) fn take(&self, turns_max: usize) -> VecDeque<Job> {
-        let jobs = &mut lock(&self.inside).jobs;
-        if jobs.len() <= turns_max {
-            return std::mem::take(jobs);
-        }
-        let mut turns = 0;
-        let fits = |job: &Job| {
-            turns += usize::from(matches!(job, Job::Turn { .. }));
-            turns <= turns_max
-        };
-        let fit = jobs.iter().map(fits).take_while(|fits| *fits).count();
-        jobs.drain(..fit.max(1)).collect()
+        next(&mut lock(&self.inside).jobs, turns_max)
     }
 
     /// Waits until there is something to do, or until then.
@@ -98,5 +97,46 @@ impl Queue {
                 }
             };
         }
+    }
+}
+
+fn next(jobs: &mut VecDeque<Job>, turns_max: usize) -> VecDeque<Job> {
+    if jobs.len() <= turns_max {
+        return std::mem::take(jobs);
+    }
+    let mut turns = 0;
+    let fits = |job: &Job| {
+        turns += usize::from(matches!(job, Job::Turn { .. }));
+        turns <= turns_max
+    };
+    let fit = jobs.iter().map(fits).take_while(|fits| *fits).count();
+    jobs.drain(..fit.max(1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To claim a project waits for the disk, which whoever writes in place must not.
+    #[test]
+    fn a_guest_takes_nothing_that_takes_long_and_overtakes_nothing() {
+        let queue = Queue::default();
+        let then = || Box::new(|_: Result<_, _>| ());
+        let claim = || crate::Claim {
+            project: "p".into(),
+            epoch: lockkeeper_core::Epoch::new(1),
+            last_event: 0,
+        };
+        let push = |job| assert!(queue.push(job).is_none());
+        push(Job::After { claim: claim(), then: then() });
+        push(Job::Claim { project: "q".into(), then: Box::new(|_| ()) });
+        push(Job::After { claim: claim(), then: then() });
+        assert_eq!(queue.take_quick(9).len(), 1);
+        assert_eq!(queue.take_quick(9).len(), 0, "a claim comes first");
+        assert_eq!(queue.take(9).len(), 2);
+        assert!(queue.is_empty());
+        queue.close();
+        assert!(queue.push(Job::Projects { then: Box::new(|_| ()) }).is_some());
+        assert!(matches!(queue.wait(None), Up::Over));
     }
 }

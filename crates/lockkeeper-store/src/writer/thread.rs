@@ -27,6 +27,11 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// Whether it takes no longer than a commit. To claim something waits for the disk.
+    pub(super) fn is_quick(&self) -> bool {
+        matches!(self, Job::Turn { .. } | Job::After { .. })
+    }
+
     pub(super) fn refuse(self, error: &StoreError) {
         let error = error.clone();
         match self {
@@ -130,11 +135,18 @@ impl Desk {
     }
 
     /// Takes what was handed in, and writes it.
-    pub(super) fn work(&mut self, queue: &Queue) {
-        for job in queue.take(self.options.batch_max.max(1)) {
-            self.take(job);
-        }
+    fn work(&mut self, queue: &Queue) {
+        queue.take(self.options.batch_max.max(1)).into_iter().for_each(|job| self.take(job));
         self.flush();
+    }
+
+    /// The same, but nothing that takes long; whether there was anything.
+    pub(super) fn work_as_guest(&mut self, queue: &Queue) -> bool {
+        let jobs = queue.take_quick(self.options.batch_max.max(1));
+        let is_any = !jobs.is_empty();
+        jobs.into_iter().for_each(|job| self.take(job));
+        self.flush();
+        is_any
     }
 
     fn take(&mut self, job: Job) {

@@ -1,11 +1,12 @@
 //! Damaged files, full disks, read-only places: a clear word, and nothing acknowledged is lost.
 
-use crate::life::{Project, ask, held, open};
+use crate::life::{Project, ask, give_back, held, open};
 use lockkeeper_core::*;
-use lockkeeper_store::{OpenOptions, SqliteStore, Store, StoreError};
+use lockkeeper_store::{OpenOptions, PruneBefore, SqliteStore, Store, StoreError};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 fn try_open(path: &Path) -> Result<SqliteStore, StoreError> {
@@ -152,6 +153,41 @@ fn a_full_disk_refuses_and_loses_nothing_that_was_acknowledged() {
     let mut project = Project::take_over(&mut store, "p");
     assert_eq!(project.table.stats().holds, acknowledged.len());
     project.grant(&mut store, session, "file:more");
+}
+
+/// What is over and old makes room, also where there is none left to carry over what is new.
+#[test]
+fn a_full_store_can_be_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    drop(open(&path));
+    let bytes_max = Some(fs::metadata(&path).unwrap().len() + 80 * 4096);
+    let options = OpenOptions { bytes_max, lag: Duration::MAX, ..OpenOptions::default() };
+    let mut store = SqliteStore::open(&path, options).unwrap();
+    let mut project = Project::take_over(&mut store, "p");
+    let session = project.open_session(&mut store, "ann");
+    let mut turns = 0;
+    let refused = loop {
+        let replies = match project.turn(&mut store, ask(session, &format!("file:{turns:04}"))) {
+            Ok(replies) => replies,
+            Err(refused) => break refused,
+        };
+        let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+        if let Err(refused) = project.turn(&mut store, give_back(session, grants[0].lock)) {
+            break refused;
+        }
+        turns += 1;
+        assert!(turns < 10_000, "it was never full");
+    };
+    assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
+    let before = PruneBefore { released: Timestamp::NEVER, audit: Timestamp::NEVER };
+    let mut removed = 0;
+    while let Ok(some @ 1..) = store.prune(&before, 100) {
+        removed += some;
+    }
+    assert!(removed > 20, "{removed}");
+    let mut again = Project::take_over(&mut store, "p");
+    again.grant(&mut store, session, "file:more");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Speaks of what is written: answers callers, tells guards, sends events, warns, counts.
 //!
-//! It runs on the writer's thread, after the commit. Whoever lost a lock hears of it before
+//! It runs where the commit was made, right after it. Whoever lost a lock hears of it before
 //! anybody hears that he got it.
 
 use super::{LockActorArgs, Owed, Shared};
