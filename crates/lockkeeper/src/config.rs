@@ -78,10 +78,12 @@ pub struct Metrics {
     pub agent_label: bool,
     /// How many agents have series of their own; the rest count as `other`.
     pub agents_max: usize,
+    /// How many types of resources have; the rest count as `other`.
+    pub types_max: usize,
 }
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { enabled: true, agent_label: true, agents_max: 100 }
+        Metrics { enabled: true, agent_label: true, agents_max: 100, types_max: 50 }
     }
 }

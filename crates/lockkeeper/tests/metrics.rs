@@ -172,6 +172,41 @@ fn the_number_of_agents_is_capped() {
     assert_eq!(*other.unwrap().1, &7.0);
 }
 
+/// So it is with types of resources, and what is held of the others is counted as such.
+#[test]
+fn the_number_of_types_is_capped() {
+    let (prometheus, _turn) = page();
+    runtime(true).block_on(async {
+        let metrics = Metrics { types_max: 2, ..Metrics::default() };
+        let manager = LockManager::in_memory(Config { metrics, ..Config::in_memory() });
+        let session = manager.session("types", "typist").await.unwrap();
+        let before = sum(&prometheus.render(), "resource_locks_active", "\"other\"");
+        let mut held = Vec::new();
+        for n in 0..10 {
+            let guard = session.acquire(typed(&format!("capped{n}"), "x")).await.unwrap();
+            held.push(guard);
+        }
+        let other = session.acquire(typed("capped9", "y")).await.unwrap();
+        let active = |label: &str| sum(&prometheus.render(), "resource_locks_active", label);
+        assert_eq!(active("\"capped0\"") + active("\"capped1\""), 2.0);
+        assert_eq!(active("\"other\"") - before, 9.0);
+        other.release().await.unwrap();
+        for guard in held {
+            guard.release().await.unwrap();
+        }
+        assert_eq!(active("\"other\"") - before, 0.0);
+        assert_eq!(active("\"capped0\""), 0.0);
+    });
+    let text = prometheus.render();
+    let found = series(&text, "resource_lock_acquisitions_total");
+    let of_typist = found.iter().filter(|(labels, _)| labels.contains("\"typist\""));
+    let of_typist: BTreeMap<_, _> = of_typist.collect();
+    assert_eq!(of_typist.len(), 3, "{of_typist:?}");
+    let other = of_typist.iter().find(|(labels, _)| labels.contains("resource_type=\"other\""));
+    assert_eq!(*other.unwrap().1, &9.0);
+    assert!(!text.contains("capped2"), "a type too many has a series");
+}
+
 /// The agent's label can be left out, and so can everything.
 #[test]
 fn switched_off() {
