@@ -178,7 +178,7 @@ pub(super) async fn pump(
             match stream.try_write(&out[written..]) {
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return last_words(stream, inbox, heard, &error),
+                Err(error) => return last_words(stream, inbox, heard, &error).await,
             }
         }
         let is_out = written == out.len();
@@ -219,16 +219,61 @@ fn read(
 }
 
 /// Nothing more can be written; what the other end said before it left is still heard.
-fn last_words(
+async fn last_words(
     stream: &mut Stream,
     mut inbox: Inbox,
     mut heard: impl FnMut(&[u8]) -> ControlFlow<Arc<str>>,
     error: &io::Error,
 ) -> Arc<str> {
-    while let Ok(1..) = stream.try_read(&mut inbox.bytes) {
+    let mut has_rested = false;
+    loop {
+        match stream.try_read(&mut inbox.bytes) {
+            Ok(1..) => has_rested = false,
+            // A task that has had its share reads nothing, though there is something. With a new
+            // share nothing means nothing.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !has_rested => {
+                tokio::task::yield_now().await;
+                has_rested = true;
+                continue;
+            }
+            Ok(0) | Err(_) => return error.to_string().into(),
+        }
         if let ControlFlow::Break(why) = inbox.hand_over(&mut heard) {
             return why;
         }
     }
-    error.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Whoever has had its share of the thread still hears all that was said.
+    #[tokio::test]
+    async fn last_words_are_heard_to_their_end() {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let said = b"some words of a line\n".repeat(2_000);
+        far.write_all(&said).unwrap();
+        drop(far);
+        near.set_nonblocking(true).unwrap();
+        let near = UnixStream::from_std(near).unwrap();
+        near.readable().await.unwrap();
+        let (fill, mut full) = tokio::sync::mpsc::unbounded_channel();
+        (0..1000).for_each(|_| fill.send(()).unwrap());
+        // Until the share is used up.
+        let mut nobody = Context::from_waker(Waker::noop());
+        while full.poll_recv(&mut nobody).is_ready() {}
+        assert!(!full.is_empty(), "there is no such share any more");
+        let mut lines = 0;
+        let heard = |line: &[u8]| {
+            assert_eq!(line, b"some words of a line");
+            lines += 1;
+            ControlFlow::Continue(())
+        };
+        let error = io::Error::from(io::ErrorKind::BrokenPipe);
+        let mut stream = Stream::Unix(near);
+        let why = last_words(&mut stream, Inbox::new(Vec::new()), heard, &error).await;
+        assert_eq!((lines, &*why), (2_000, &*error.to_string()));
+    }
 }
