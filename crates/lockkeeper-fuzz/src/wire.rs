@@ -37,7 +37,8 @@ struct Refused {
 fn refused(answer: &[u8]) {
     let end = answer.iter().position(|&byte| byte == b'\n');
     assert_eq!(end, Some(answer.len() - 1), "an answer is one line");
-    // The id goes back as it came: it is JSON, but need not be a text that everybody can hold.
+    // The id goes back as it came, so it must be something that everybody can hold.
+    let _: serde_json::Value = serde_json::from_slice(answer).expect("an answer can be held");
     let told: Refused = serde_json::from_slice(answer).expect("an answer is JSON");
     assert!(!told.error.message.is_empty(), "a refusal says why");
 }

@@ -78,6 +78,11 @@ pub(crate) fn read(line: &[u8]) -> Option<Result<Request, NoRequest>> {
         Some(id) if !id.get().starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) => {
             return nameless(refuse::request("`id` is a number or a text"));
         }
+        Some(id) if !can_be_held(id) => {
+            return nameless(refuse::request(
+                "`id` is a number that is too large, or a text with half a sign in it",
+            ));
+        }
         id => id.map(ToOwned::to_owned),
     };
     if envelope.jsonrpc.is_some_and(|Text(version)| version != "2.0") {
@@ -93,6 +98,15 @@ pub(crate) fn read(line: &[u8]) -> Option<Result<Request, NoRequest>> {
         None => nothing(),
     };
     Some(Ok(Request { id, method: method.into(), params }))
+}
+
+/// Whether everybody can read a name. JSON can spell half of a pair of surrogates, and numbers
+/// beyond all bounds; it goes back as it came, and must not break whoever passes the answer on.
+fn can_be_held(id: &RawValue) -> bool {
+    match id.get().starts_with('"') {
+        true => serde_json::from_str::<Text<'_>>(id.get()).is_ok(),
+        false => serde_json::from_str::<f64>(id.get()).is_ok(),
+    }
 }
 
 /// No parameters.
@@ -155,6 +169,8 @@ mod tests {
         assert_eq!((&*whole.method, whole.params.get()), ("ping", r#"{"x":1}"#));
         let bare = read("  {\"method\":\"p\\u0069ng\"}\r");
         assert_eq!((&*bare.method, bare.params.get(), bare.id.is_none()), ("ping", "{}", true));
+        let escaped = read(r#"{"id":"\ud83d\udd12\n","method":"ping"}"#);
+        assert_eq!(escaped.id.unwrap().get(), r#""\ud83d\udd12\n""#);
     }
 
     #[test]
@@ -169,6 +185,9 @@ mod tests {
             ("{\"id\":{},\"method\":\"ping\"}", json!(null), "number or a text"),
             ("{\"id\":null,\"method\":\"ping\"}", json!(null), "number or a text"),
             ("{\"id\":1,\"method\":7}", json!(null), "not a request"),
+            (r#"{"id":"\ud83d","method":"ping"}"#, json!(null), "half a sign"),
+            (r#"{"id":"\udd12\ud83d","method":"ping"}"#, json!(null), "half a sign"),
+            (r#"{"id":1e999,"method":"ping"}"#, json!(null), "too large"),
         ] {
             let (found, said) = said(line);
             assert_eq!(found, id, "{line}");

@@ -122,6 +122,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for QuickLine<'a> {
     }
 }
 
+/// Whether it is surely a name that can be held: a text without escapes, which could spell half a
+/// sign, or a number that is not too large.
+fn is_plain(id: &str) -> bool {
+    match id.strip_prefix('"') {
+        Some(text) => !text.contains('\\'),
+        None => id.len() < 20 && id.bytes().all(|b| b == b'-' || b.is_ascii_digit()),
+    }
+}
+
 struct LineVisitor<'a>(PhantomData<&'a ()>);
 
 impl<'de: 'a, 'a> Visitor<'de> for LineVisitor<'a> {
@@ -145,8 +154,7 @@ impl<'de: 'a, 'a> Visitor<'de> for LineVisitor<'a> {
                 }
                 Part::Id if id.is_none() => {
                     let raw: &'a RawValue = map.next_value()?;
-                    let is_name = |c: char| c == '"' || c == '-' || c.is_ascii_digit();
-                    if !raw.get().starts_with(is_name) {
+                    if !is_plain(raw.get()) {
                         return Err(unusual());
                     }
                     id = Some(raw);

@@ -176,6 +176,8 @@ fn whatever_is_unusual_is_left_to_the_general_way() {
         usual(r#""id":null,"#),
         usual(r#""jsonrpc":"1","#),
         usual(r#""id":1,"id":2,"#),
+        usual(r#""id":"\ud83d","#),
+        usual(r#""id":1e999,"#),
         format!(r#"{{"method":"release","params":{{"project":"p","token":7,"lock":"{LOCK}"}}}}"#),
         r#"{"method":"acquire_all","params":{"project":"p","session":7,"wants":[]}}"#.into(),
         r#"{"method":"acquire","more":1,"params":{"project":"p","session":7,"resource":"f:a"}}"#
