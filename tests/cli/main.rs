@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `documents.rs` | every command the documents and the help show is run |
 //! | `hostile.rs` | hostile names, files, links and numbers |
+//! | `full.rs` | a disk with no room left |
 //! | `locks.rs` | locks taken, kept, waited for, given back, broken; Ctrl-C |
 //! | `run.rs` | the verb `run`: its lines, its command, its codes |
 //! | `run_ends.rs` | the verb `run` when somebody dies or a lock is lost |
@@ -19,6 +20,7 @@
 //! | `views.rs` | what is shown: now, before, and as it happens |
 
 mod documents;
+mod full;
 mod hostile;
 mod locks;
 mod run;

@@ -1,7 +1,8 @@
 //! The daemon nobody starts: races, remains of dead ones, troubles, older and newer ones, its end.
 
 use crate::support::{House, Ran, is_ours, kill};
-use serde_json::Value;
+use lockkeeper::wire::PROTOCOL;
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -13,6 +14,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
+    time::Duration,
 };
 
 /// The processes of the binary under test that were started for this house.
@@ -415,6 +417,49 @@ fn a_store_is_migrated_only_when_nobody_has_it() {
     assert_eq!(object["from"], object["to"]);
     let copy = object["backup"].as_str().map(Path::new);
     assert!(copy.is_none_or(Path::exists), "{object}");
+}
+
+/// Whoever comes when a daemon has the store and does not listen yet waits for it to listen, not
+/// for its end.
+#[test]
+fn a_daemon_that_is_about_to_serve_is_waited_for() {
+    let house = House::new();
+    house.say("acquire a.rs").exits(0);
+    house.say("stop").exits(0);
+    // We are that daemon: we own the store, and then we listen.
+    let card = fs::File::options().write(true).open(beside(&house.store(), ".owner")).unwrap();
+    card.lock().unwrap();
+    let said = json!({ "pid": null, "reach": house.socket(), "since": null });
+    fs::write(beside(&house.store(), ".owner"), said.to_string()).unwrap();
+    let early = house.start(house.command().args(["acquire", "b.rs"]));
+    let starts = fs::File::options().write(true).open(beside(&house.store(), ".start")).unwrap();
+    house.until("it wants to start one", || {
+        let is_taken = starts.try_lock().is_err();
+        is_taken || starts.unlock().is_err()
+    });
+    // So that it has looked, and found nobody.
+    thread::sleep(Duration::from_millis(200));
+    let listener = UnixListener::bind(house.socket()).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            for line in lines.map_while(Result::ok) {
+                let asked: Value = serde_json::from_str(&line).unwrap();
+                let mut answer = match asked["method"].as_str() {
+                    Some("hello") => json!({ "result": {
+                        "version": env!("CARGO_PKG_VERSION"), "protocol": PROTOCOL, "pid": 1,
+                        "store": null, "started_at": 1, "now": 2, "now_for_us": 0
+                    } }),
+                    _ => json!({ "error": { "code": -32_603, "message": "we are here" } }),
+                };
+                answer["id"] = asked["id"].clone();
+                let _ = writeln!(stream, "{answer}");
+            }
+        }
+    });
+    let told = house.finish(early);
+    assert!(told.all().contains("we are here"), "{}", told.all());
 }
 
 #[test]

@@ -50,9 +50,12 @@ pub(crate) async fn start(here: &Here) -> Result<Client, Trouble> {
     match link::running(here).await {
         Ok(Some(client)) => Ok(client),
         Ok(None) => {
-            // One that is about to end still has the store; a program that serves nobody keeps it.
-            if let Ok(Some(Card { reach: Some(_), pid, .. })) = store::owner(&here.store) {
-                gone(here, pid).await?;
+            // One that is about to end still has the store, and one that is about to serve has it
+            // already; a program that serves nobody keeps it.
+            if let Ok(Some(Card { reach: Some(_), pid, .. })) = store::owner(&here.store)
+                && let Some(client) = here_or_gone(here, pid).await?
+            {
+                return Ok(client);
             }
             spawn(here).await
         }
@@ -139,6 +142,34 @@ async fn gone(here: &Here, pid: Option<u32>) -> Result<(), Trouble> {
         }
     };
     tokio::time::timeout(ENDS_WITHIN, is_gone).await.map_err(|_| not_ended(pid.unwrap_or_default()))
+}
+
+/// Waits until the owner of the store serves, or does not own it any more.
+async fn here_or_gone(here: &Here, pid: Option<u32>) -> Result<Option<Client>, Trouble> {
+    let serves = async {
+        loop {
+            // What is wrong with one that has just begun is told by the next look.
+            if let Ok(Some(client)) = link::running(here).await {
+                return client;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        client = serves => Ok(Some(client)),
+        gone = gone(here, pid) => match gone {
+            Ok(()) => Ok(None),
+            Err(_) => Err(neither(pid.unwrap_or_default())),
+        },
+    }
+}
+
+fn neither(pid: u32) -> Trouble {
+    let what = format!(
+        "process {pid} has the store, and has neither served nor ended in {} s",
+        ENDS_WITHIN.as_secs()
+    );
+    Trouble::new(Exit::Unavailable, "not_ended", what).next("look into its log, beside the store")
 }
 
 fn not_ended(pid: u32) -> Trouble {
