@@ -478,6 +478,20 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
     let trouble = trouble.unwrap();
     assert!(trouble["remedy"].as_str().unwrap().contains("chmod 600"), "{trouble}");
     fs::set_permissions(house.store(), fs::Permissions::from_mode(0o600)).unwrap();
+    // Whoever can write its folder can put another store in its place, unless the folder is sticky.
+    let folder = house.store().parent().unwrap().to_owned();
+    let so = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    so(0o777);
+    let open = house.say("doctor").exits(78);
+    assert!(open.out.contains("can be written by everybody"), "{}", open.all());
+    assert!(open.out.contains("chmod go-w"), "{}", open.all());
+    so(0o1777);
+    assert!(!house.say("doctor").exits(0).out.contains("can be written"));
+    so(0o770);
+    let group = house.say("doctor").exits(0);
+    assert!(group.out.contains("can be written by its group"), "{}", group.all());
+    so(0o700);
+    assert!(!house.say("doctor").exits(0).out.contains("can be written"));
 
     let long = house.path(&"d".repeat(120));
     let mut ask = house.command();

@@ -13,7 +13,10 @@ use crate::{
 use lockkeeper::{AuditFilter, Contention, ContentionNow, Snapshot, StoreError, remote::Client};
 #[cfg(target_os = "linux")]
 use rustix::fs::statfs;
-use rustix::fs::{Access, access, statvfs};
+use rustix::{
+    fs::{Access, access, statvfs},
+    process::geteuid,
+};
 use serde_json::json;
 use std::{
     fmt,
@@ -214,6 +217,7 @@ fn store(here: &Here, is_served: bool, findings: &mut Findings) {
         let remedy = format!("it names tokens: chmod 600 {}", path.display());
         findings.trouble("store", format!("{} is open to others", path.display()), remedy);
     }
+    folder_of(path, findings);
     match Snapshot::of(path).and_then(|mut snapshot| snapshot.check()) {
         Ok(checkup) if !checkup.problems.is_empty() => {
             let found = format!("{} is damaged: {}", path.display(), checkup.problems.join("; "));
@@ -248,6 +252,29 @@ fn store(here: &Here, is_served: bool, findings: &mut Findings) {
         let found = format!("process {pid} has it open and serves nobody at our socket");
         findings.trouble("store", found, "let that program end, or use another store for it");
     }
+}
+
+/// Whoever can write the folder of a store can put another one in its place, whatever its own
+/// rights are. In a sticky folder nobody moves what belongs to somebody else.
+fn folder_of(store: &Path, findings: &mut Findings) {
+    let folder = nearest_folder(store);
+    let Ok(found) = folder.metadata() else { return };
+    let (mode, uid) = (found.mode(), found.uid());
+    let is_sticky = mode & 0o1000 != 0;
+    let who = if uid != geteuid().as_raw() && uid != 0 {
+        "belongs to another user"
+    } else if mode & 0o002 != 0 && !is_sticky {
+        "can be written by everybody"
+    } else if mode & 0o020 != 0 && !is_sticky {
+        // Often a group of one.
+        let found = format!("the folder {} can be written by its group", folder.display());
+        return findings.note("store", format!("{found}, who can replace the store"));
+    } else {
+        return;
+    };
+    let found = format!("the folder {} {who}, who can replace the store", folder.display());
+    let remedy = format!("chmod go-w {}, or use another: {}", folder.display(), places::STORE);
+    findings.trouble("store", found, remedy);
 }
 
 /// The folder a file would be in, or what there is of it.
