@@ -30,7 +30,7 @@ fn is_long() -> bool {
 }
 
 /// The memory of a process, in KiB.
-fn memory(daemon: &Daemon) -> u64 {
+pub(crate) fn memory(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id()));
     let status = status.expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
@@ -38,13 +38,13 @@ fn memory(daemon: &Daemon) -> u64 {
 }
 
 /// The log of writes beside the store is bounded: SQLite takes it in as it goes.
-fn assert_log_is_small(daemon: &Daemon) {
+pub(crate) fn assert_log_is_small(daemon: &Daemon) {
     let log = daemon.folder().join("locks.db-wal");
     let bytes = std::fs::metadata(&log).map_or(0, |file| file.len());
     assert!(bytes < 64 << 20, "the log of writes has {bytes} bytes");
 }
 
-fn median(mut samples: Vec<u64>) -> u64 {
+pub(crate) fn median(mut samples: Vec<u64>) -> u64 {
     samples.sort_unstable();
     samples[samples.len() / 2]
 }
@@ -63,17 +63,22 @@ fn room_for_connections(wanted: usize) -> usize {
     room.min(wanted)
 }
 
-async fn client(daemon: &Daemon) -> Client {
+pub(crate) async fn client(daemon: &Daemon) -> Client {
     Client::connect(&daemon.address()).await.expect("the daemon is there")
 }
 
-async fn open(client: &Client, agent: &str, kind: SessionKind) -> SessionId {
+pub(crate) async fn open(client: &Client, agent: &str, kind: SessionKind) -> SessionId {
     let open = OpenSession { agent: agent.into(), kind, ..OpenSession::default() };
     client.open(PROJECT, Open { open, ..Open::default() }).await.expect("a session")
 }
 
+/// Long enough for a machine that has other things to do.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
 async fn ask(client: &Client, session: SessionId, name: &str) -> Result<Answer, CallError> {
-    let options = AskOptions { slice: Some(Duration::ZERO), ..AskOptions::default() };
+    let slice = Some(Duration::ZERO);
+    let options =
+        AskOptions { slice, wait: Some(LONG), lease: Some(LONG), ..AskOptions::default() };
     let (resource, mode) = (Resource::file(name), LockMode::Exclusive);
     client.command(PROJECT, Acquire { session, resource, mode, options }).await
 }
@@ -83,24 +88,32 @@ async fn end(client: &Client, session: SessionId) {
     client.command(PROJECT, end).await.expect("it was there");
 }
 
-async fn stats(client: &Client) -> Stats {
+pub(crate) async fn stats(client: &Client) -> Stats {
     client.see(PROJECT, StatsNow {}).await.expect("a view")
 }
 
 /// Waits until the table is as it should be: what others left behind may take its time.
 async fn until(client: &Client, is_so: impl Fn(&Stats) -> bool) {
+    until_within(client, PATIENCE, is_so).await;
+}
+
+pub(crate) async fn until_within(
+    client: &Client,
+    patience: Duration,
+    is_so: impl Fn(&Stats) -> bool,
+) {
     let asked = Instant::now();
     loop {
         let now = stats(client).await;
         if is_so(&now) {
             return;
         }
-        assert!(asked.elapsed() < PATIENCE, "it stays at {now:?}");
+        assert!(asked.elapsed() < patience, "it stays at {now:?}");
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-fn is_empty(stats: &Stats) -> bool {
+pub(crate) fn is_empty(stats: &Stats) -> bool {
     *stats == Stats::default()
 }
 
@@ -204,6 +217,7 @@ async fn a_hundred_thousand_tickets_come_and_go() {
             let granted = ask(&holder, held, &format!("wanted-{nth}")).await;
             assert!(matches!(granted, Ok(Answer::Granted(_))), "{granted:?}");
         }
+        let began = Instant::now();
         // One after the other: whoever waits in several queues, and in another order than the next
         // one, is a deadlock, and would be told so.
         let mut asked = Vec::new();
@@ -212,16 +226,24 @@ async fn a_hundred_thousand_tickets_come_and_go() {
             let session = open(&client, &format!("agent-{nth}"), SessionKind::Detached).await;
             let ask = |nth: usize| {
                 let resource = format!("file:wanted-{nth}");
-                json!({"project": PROJECT, "session": session, "resource": resource, "slice_ms": 0})
+                json!({"project": PROJECT, "session": session, "resource": resource, "slice_ms": 0,
+                    "wait_ms": 3_600_000})
             };
             let told = all_at_once(&daemon, "acquire", (0..each).map(ask).collect()).await;
-            let ticket = |told: &Value| told["queued"]["ticket"].as_u64().expect("a ticket");
+            let ticket = |told: &Value| match told["result"]["queued"]["ticket"].as_u64() {
+                Some(ticket) => ticket,
+                None => panic!("{told}"),
+            };
             let tickets: Vec<u64> = told.iter().map(ticket).collect();
             // It goes; its places stay.
             asked.push((session, tickets));
         }
         let now = stats(&holder).await;
-        assert_eq!((now.tickets, now.holds), (sessions * each, each));
+        // One that nobody asks about leaves after two minutes: on a slow machine some have.
+        let is_early = || began.elapsed() < Duration::from_secs(100);
+        if is_early() {
+            assert_eq!((now.tickets, now.holds), (sessions * each, each));
+        }
         let most = memory(&daemon);
         takes_its_turn(&holder, "beside-them").await;
         for (nth, (session, tickets)) in asked.into_iter().enumerate() {
@@ -229,7 +251,10 @@ async fn a_hundred_thousand_tickets_come_and_go() {
                 let cancel =
                     |ticket: u64| json!({"project": PROJECT, "session": session, "ticket": ticket});
                 let cancels = tickets.into_iter().map(cancel).collect();
-                all_at_once(&daemon, "cancel", cancels).await;
+                for told in all_at_once(&daemon, "cancel", cancels).await {
+                    let is_gone = told["error"]["data"]["code"] == "unknown" && !is_early();
+                    assert!(told["error"].is_null() || is_gone, "{told}");
+                }
             }
             end(&holder, session).await;
         }
@@ -240,8 +265,7 @@ async fn a_hundred_thousand_tickets_come_and_go() {
         memories.push(memory(&daemon));
         println!(
             "round {round}: {most} KiB with {} tickets, {} KiB without",
-            sessions * each,
-            memories[round]
+            now.tickets, memories[round]
         );
     }
     let (first, last) = (memories[0], memories[2]);
@@ -264,9 +288,7 @@ async fn all_at_once(daemon: &Daemon, method: &str, all: Vec<Value>) -> Vec<Valu
     let mut told = Vec::new();
     for _ in 0..all.len() {
         let line = timeout(PATIENCE, read.next_line()).await.expect("an answer").expect("text");
-        let line: Value = serde_json::from_str(&line.expect("an answer")).expect("JSON");
-        assert!(line["error"].is_null(), "{line}");
-        told.push(line["result"].clone());
+        told.push(serde_json::from_str(&line.expect("an answer")).expect("JSON"));
     }
     drop(asking.await.expect("it was all written"));
     told
@@ -436,24 +458,13 @@ async fn the_longest_queue_is_bounded() {
     let other = client(&daemon).await;
     let held = open(&other, "holder", SessionKind::Attached).await;
     assert!(matches!(ask(&other, held, "wanted").await, Ok(Answer::Granted(_))));
-    let mut asking = JoinSet::new();
-    for part in 0..10 {
-        let client = client(&daemon).await;
-        asking.spawn(async move {
-            let mut sessions = Vec::new();
-            for nth in 0..length / 10 {
-                let name = format!("agent-{part}-{nth}");
-                let session = open(&client, &name, SessionKind::Detached).await;
-                match ask(&client, session, "wanted").await {
-                    Ok(Answer::Queued { .. }) => sessions.push(session),
-                    other => panic!("{other:?}"),
-                }
-            }
-            sessions
-        });
+    let mut crowd = Vec::new();
+    // A connection may have so many waits and no more.
+    let each = length.min(1_000);
+    for part in 0..length / each {
+        crowd.push(queue_up(&daemon, part, each).await);
     }
-    let sessions: Vec<_> = asking.join_all().await.into_iter().flatten().collect();
-    assert_eq!(stats(&other).await.tickets, length);
+    until_within(&other, 4 * PATIENCE, |stats| stats.tickets == length).await;
     if length == 100_000 {
         let late = open(&other, "late", SessionKind::Detached).await;
         match ask(&other, late, "wanted").await {
@@ -464,10 +475,32 @@ async fn the_longest_queue_is_bounded() {
     }
     println!("{length} wait for one: {} KiB", memory(&daemon));
     takes_its_turn(&other, "beside-them").await;
-    for session in sessions {
-        end(&other, session).await;
-    }
+    drop(crowd);
     end(&other, held).await;
-    until(&other, is_empty).await;
+    until_within(&other, 4 * PATIENCE, is_empty).await;
     println!("and then none: {} KiB", memory(&daemon));
+}
+
+/// A connection with many agents, each of which waits for the same.
+async fn queue_up(daemon: &Daemon, part: usize, count: usize) -> BufReader<UnixStream> {
+    let stream = UnixStream::connect(daemon.socket()).await.expect("there is room");
+    let mut stream = BufReader::new(stream);
+    let line = |method: &str, params: Value| {
+        format!("{}\n", json!({"id": 1, "method": method, "params": params}))
+    };
+    let open = |nth| json!({"project": PROJECT, "agent": format!("agent-{part}-{nth}")});
+    let all: String = (0..count).map(|nth| line("session.open", open(nth))).collect();
+    stream.write_all(all.as_bytes()).await.expect("it listens");
+    let mut asks = String::new();
+    for _ in 0..count {
+        let mut told = String::new();
+        timeout(PATIENCE, stream.read_line(&mut told)).await.expect("an answer").expect("text");
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        let session = &told["result"]["session_opened"]["session"];
+        let ask = json!({"project": PROJECT, "session": session, "resource": "file:wanted",
+            "wait_ms": 3_600_000});
+        asks += &line("acquire", ask);
+    }
+    stream.write_all(asks.as_bytes()).await.expect("it listens");
+    stream
 }

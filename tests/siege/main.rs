@@ -6,6 +6,7 @@
 //! | `witness.rs` | what clients saw under torment is judged: a lock service, or not |
 //! | `client.rs`, `notes.rs` | those clients, and what they write down |
 //! | `load.rs` | more of everything than anybody should ask for |
+//! | `rest.rs` | clients that come and go for a long time |
 //! | `fence.rs`, `proxy.rs` | what the locks protect; a line that can be cut |
 //! | `daemon.rs` | a daemon in a process of its own |
 //!
@@ -22,6 +23,7 @@ mod fence;
 mod load;
 mod notes;
 mod proxy;
+mod rest;
 mod witness;
 
 use daemon::Daemon;
