@@ -4,9 +4,9 @@
 //! So a commit is as large as it needs to be, and nobody waits for a commit to fill. Where a commit
 //! does not wait for a disk, a thread that has to be woken takes longer than the commit itself:
 //! then it may be written by whoever brings it ([`WriterOptions::in_place`]), if the desk is free;
-//! whoever is at it sees to the rest. There is one desk, and whoever sits at it is alone. What may be
-//! spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone, and
-//! that hands the records to the store first.
+//! whoever is at it sees to the rest. There is one desk, and whoever sits at it is alone. What may
+//! be spoken of is a matter of types: a [`Settled`] comes out of [`Effects::settle_groups`] alone,
+//! and that hands the records to the store first.
 
 mod queue;
 mod thread;

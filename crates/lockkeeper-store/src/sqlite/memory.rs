@@ -1,8 +1,9 @@
 //! What sessions remember of finished requests, so that asking again changes nothing (I12).
 //!
-//! The audit log has it, and the journal what is not there yet: a row that ends a request somebody may ask for again (it has an id, or its
-//! asker was told its ticket) names the session that remembers it, and so do the row that queued
-//! the request and the verdicts that struck the session.
+//! The audit log has it, and the journal what is not there yet: a row that ends a request somebody
+//! may ask for again (it has an id, or its asker was told its ticket) names the session that
+//! remembers it, and so do the row that queued the request and the verdicts that struck the
+//! session.
 
 use super::{
     journal::Entry,

@@ -569,8 +569,8 @@ fn what_is_old_is_left_alone_until_it_is_due_and_then_removed_between_other_work
     assert!(hears.recv().unwrap(), "nothing was removed while there was other work");
 }
 
-/// Hands in the next thing to do whenever one is done, on the writer's own thread: so it never finds
-/// its queue empty. Ends when something was removed, or when it has long been due.
+/// Hands in the next thing to do whenever one is done, on the writer's own thread: so it never
+/// finds its queue empty. Ends when something was removed, or when it has long been due.
 struct Busy {
     writer: Writer,
     claim: Claim,
