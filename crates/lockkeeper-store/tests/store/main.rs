@@ -14,6 +14,7 @@
 //! | `faults.rs` | a disk that fails at any moment (I2, I11, I15) |
 //! | `damage.rs` | bytes that turn under a store, places that turn read-only |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
+//! | `journal.rs` | what is in the journal and not in the tables yet |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer.rs` | group commit, and who is told when |
 
@@ -23,6 +24,7 @@ mod claims;
 mod damage;
 mod facts;
 mod faults;
+mod journal;
 mod life;
 mod power;
 mod questions;
