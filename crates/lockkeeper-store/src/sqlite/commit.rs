@@ -1,6 +1,6 @@
 //! One batch of a group commit: whether it may be written, and the entry of the journal it becomes.
 
-use super::{Reigning, journal, journal::Entry, live, live::Live, project::Projector};
+use super::{Reigning, journal::Entry, live, live::Live, project::Projector};
 use crate::{Batch, Claim, StoreError, error::Trouble};
 use lockkeeper_core::Epoch;
 use rusqlite::{Connection, OptionalExtension};
@@ -63,11 +63,11 @@ fn check_batch(
     {
         return Ok(Ok(()));
     }
-    let carried = match check_epoch(db, claim)? {
-        Ok(carried) => carried,
+    // What is only in the journal is known: it was read when memory was.
+    let written = match check_epoch(db, claim)? {
+        Ok(written) => written,
         Err(refused) => return Ok(Err(refused)),
     };
-    let written = journal::last(db, claim)?.map_or(carried, |last| last.max(carried));
     Ok(follow(batch, known.unwrap_or(written).max(written)))
 }
 

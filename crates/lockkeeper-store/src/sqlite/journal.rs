@@ -179,13 +179,6 @@ pub(super) fn is(
     Ok(known.next().is_none())
 }
 
-/// How far the journal goes in a reign.
-pub(super) fn last(db: &Connection, claim: &Claim) -> Result<Option<u64>, Trouble> {
-    let sql = "SELECT max(seq) FROM journal WHERE project_id = ?1 AND epoch = ?2";
-    let row = (&*claim.project, claim.epoch.get());
-    Ok(db.prepare_cached(sql)?.query_row(row, |row| row.get(0))?)
-}
-
 /// A project as it is after everything in the journal, and what of that is only there.
 #[derive(Default)]
 pub(super) struct Present {

@@ -278,3 +278,19 @@ fn what_a_panic_left_in_memory_is_read_again() {
     assert_eq!(live(&store), 2);
     assert_eq!(store.load(&claim).unwrap().len(), 2);
 }
+
+/// Whoever was told that a commit failed may ask for it once more, though it was written.
+#[test]
+fn i16_a_turn_that_is_only_in_the_journal_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let turn = turn();
+    let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
+    assert_eq!(store.commit(&batch()), [Ok(())]);
+    store.reigns.clear();
+    store.recover();
+    let again = store.commit(&batch()).remove(0);
+    assert!(matches!(again, Err(StoreError::OutOfOrder { .. })), "{again:?}");
+    assert_eq!(store.load(&claim).unwrap().len(), 1);
+}

@@ -4,7 +4,8 @@
 use crate::life::{self, Project, Step, ask, carry_over, open};
 use lockkeeper_core::*;
 use lockkeeper_store::{
-    AuditFilter, AuditRow, Claim, OpenOptions, Snapshot, SqliteStore, Store, Writer, WriterOptions,
+    AuditFilter, AuditRow, Claim, OpenOptions, Retention, Snapshot, SqliteStore, Store, Writer,
+    WriterOptions,
 };
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -95,7 +96,9 @@ fn the_tables_follow_by_themselves() {
     for in_place in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("locks.db");
-        let options = WriterOptions { in_place, ..WriterOptions::default() };
+        // Nothing else calls the thread.
+        let retention = Retention { released: None, audit: None, ..Retention::default() };
+        let options = WriterOptions { in_place, retention, ..WriterOptions::default() };
         let writer = Writer::start(Box::new(open(&path)), options).unwrap();
         let (tell, told) = channel();
         writer.claim("p".into(), move |claimed| tell.send(claimed).unwrap());
