@@ -396,7 +396,9 @@ fn closing_from_a_then_does_not_wait_for_itself() {
 }
 
 fn in_place() -> WriterOptions {
-    WriterOptions { in_place: true, ..WriterOptions::default() }
+    // Nothing old that the thread would come by for.
+    let retention = Retention { released: None, audit: None, ..Retention::default() };
+    WriterOptions { in_place: true, retention, ..WriterOptions::default() }
 }
 
 #[test]
