@@ -44,7 +44,7 @@ pub(crate) fn document(about: &About, sheets: &[Sheet]) -> String {
 
 fn markdown(sheet: &Sheet) -> String {
     let mut lines = cells(sheet).into_iter();
-    let mut text = format!("#### {}\n\n{}\n\n", sheet.title, capital(&describe(sheet)));
+    let mut text = format!("#### {}\n\nIn {}\n\n", sheet.title, describe(sheet));
     let head = lines.next().unwrap_or_default();
     let _ = writeln!(text, "| {} |", head.join(" | "));
     let _ = writeln!(text, "|---|{}", "---:|".repeat(head.len() - 1));
@@ -56,11 +56,6 @@ fn markdown(sheet: &Sheet) -> String {
         let _ = writeln!(text, "| {} |", line.join(" | "));
     }
     text
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn describe(sheet: &Sheet) -> String {
@@ -154,7 +149,7 @@ mod tests {
     #[test]
     fn the_same_for_a_document() {
         let text = markdown(&sheet());
-        assert!(text.starts_with("#### uncontended\n\nPairs/s: median"), "{text}");
+        assert!(text.starts_with("#### uncontended\n\nIn pairs/s: median"), "{text}");
         assert!(text.contains("\n|  | 1 | 16 | to reach |\n|---|---:|---:|---:|\n"), "{text}");
         assert!(text.contains("\n| **ours** | 100 (95.0–110) | 300 (295–305) |  |\n"), "{text}");
     }
