@@ -54,6 +54,32 @@ fn with_id(number: u128) -> AskOptions {
     AskOptions { request_id: Some(RequestId::new(number)), ..AskOptions::default() }
 }
 
+/// I12: whoever asks again after a restart is told which of the permits there are too few of.
+#[test]
+fn i12_what_a_capacity_ended_is_told_again() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let bob = both.project.open_session(&mut both.store, "bob");
+    let (few, many) = (Resource::llm("a"), Resource::llm("m"));
+    let has =
+        |resource: &Resource, n| DeclareCapacity { resource: resource.clone(), capacity: Some(n) };
+    both.turn(has(&few, 1));
+    both.turn(has(&many, 4));
+    both.grant(Acquire { mode: LockMode::Permit(3), ..ask(ann, "llm:m") });
+    // Of the first one there are just enough.
+    let wants = vec![(few, LockMode::Permit(1)), (many.clone(), LockMode::Permit(3))];
+    let asked = AcquireAll { session: bob, wants, options: with_id(7) };
+    assert!(both.turn(asked.clone()).is_empty(), "it waits");
+    both.turn(has(&many, 2));
+    let told = both.turn(asked.clone()).remove(0).outcome;
+    let too_few = Refusal::OverCapacity { resource: many, asked: 3, capacity: 2 };
+    assert!(matches!(&told, Err(refusal) if *refusal == too_few), "{told:?}");
+    let mut again = Project::take_over(&mut both.store, "p");
+    again.known = both.project.known.clone();
+    let told_again = again.turn(&mut both.store, asked).unwrap().remove(0).outcome;
+    assert_eq!(told_again, told);
+}
+
 #[test]
 fn a_permit_that_was_cut_keeps_the_slots_it_has_left() {
     let mut both = Both::new();
