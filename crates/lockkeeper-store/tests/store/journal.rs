@@ -152,3 +152,54 @@ fn the_journal_does_not_take_what_the_tables_would_not() {
     assert!(refused.to_string().contains("held"), "{refused}");
     assert_eq!(life::held(&path, "p"), ["a"]);
 }
+
+/// A second way to it: when there is much, it is not waited for.
+#[test]
+fn much_is_carried_over_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let options = OpenOptions { lag: Duration::MAX, ..OpenOptions::default() };
+    let mut store = SqliteStore::open(&path, options).unwrap();
+    let mut project = Project::take_over(&mut store, "p");
+    let other = Connection::open(&path).unwrap();
+    let count = |table: &str| -> usize {
+        let sql = format!("SELECT count(*) FROM {table}");
+        other.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    for n in 1..=300 {
+        project.open_session(&mut store, "ann");
+        assert_eq!(count("journal") + count("audit_log"), n);
+        assert!(n > 200 || count("audit_log") == 0, "at {n} there is not much");
+    }
+    assert!(count("audit_log") > 200, "{}", count("audit_log"));
+}
+
+/// I11: of a project whose journal is damaged nothing is believed; the others go on.
+#[test]
+fn a_damaged_entry_stops_its_project_and_no_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let options = OpenOptions { lag: Duration::MAX, ..OpenOptions::default() };
+    let mut store = SqliteStore::open(&path, options).unwrap();
+    let bad = Project::take_over(&mut store, "bad");
+    let mut good = Project::take_over(&mut store, "good");
+    good.open_session(&mut store, "ann");
+    let other = Connection::open(&path).unwrap();
+    let entry = "INSERT INTO journal (project_id, epoch, seq, last_event, facts)
+        VALUES ('bad', ?1, 1, 0, '[[1,{\"nonsense\":1}]]')";
+    other.execute(entry, [bad.claim.epoch.get()]).unwrap();
+    let refused = store.claim("bad").unwrap_err();
+    assert!(matches!(refused, lockkeeper_store::StoreError::Corrupt { .. }), "{refused:?}");
+    let names = |table: &str| -> Vec<String> {
+        let mut all = other.prepare(&format!("SELECT project_id FROM {table}")).unwrap();
+        let all = all.query_map([], |row| row.get(0)).unwrap();
+        all.map(Result::unwrap).collect()
+    };
+    assert_eq!((names("journal"), names("audit_log")), (vec!["bad".into()], vec!["good".into()]));
+    good.open_session(&mut store, "bob");
+    let all = AuditFilter::default();
+    assert_eq!(store.reader().unwrap().audit(&all).unwrap().len(), 2, "what can be read is told");
+    let of_bad = AuditFilter { project: Some("bad".to_owned()), ..all };
+    assert!(store.reader().unwrap().audit(&of_bad).is_err());
+    assert_eq!(Project::take_over(&mut store, "good").table.sessions().len(), 2);
+}
