@@ -126,6 +126,7 @@ impl SqliteStore {
 
     /// Carries over all there is.
     pub(super) fn carry_over(&mut self) -> Result<(), Trouble> {
+        self.wake_up();
         let carried = self.carry_all();
         self.backlog.failed = carried.is_err();
         if carried.is_err() {
@@ -263,7 +264,6 @@ impl SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.wake_up();
         if let Err(trouble) = self.carry_over() {
             let error = trouble.of(&self.path, &"".into());
             tracing::warn!(%error, "what is in the journal is carried over at the next start");

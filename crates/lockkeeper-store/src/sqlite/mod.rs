@@ -371,7 +371,6 @@ impl Store for SqliteStore {
     }
 
     fn prune(&mut self, before: &PruneBefore, at_most: usize) -> Result<usize, StoreError> {
-        self.wake_up();
         // What is over may still be in the journal alone. Should there be no room to carry it over,
         // this makes some.
         if let Err(trouble) = self.carry_over() {

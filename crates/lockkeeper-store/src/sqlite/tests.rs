@@ -276,6 +276,13 @@ fn what_a_panic_left_in_memory_is_read_again() {
     store.is_busy = true;
     assert_eq!(commit(&mut store), [Ok(())]);
     assert_eq!(live(&store), 2);
+    // Nor is it carried over, whatever is done next.
+    let kept = store.reigns.get_mut("p").unwrap().live.as_mut().unwrap();
+    let (&gone, _) = kept.sessions.iter().next().unwrap();
+    kept.sessions.remove(&gone);
+    kept.touched.push(live::Touched::Session(gone));
+    store.is_busy = true;
+    store.carry_over().unwrap();
     assert_eq!(store.load(&claim).unwrap().len(), 2);
 }
 
