@@ -540,6 +540,7 @@ impl<'a> Flags<'a> {
             priority: self.get("--priority").map(|priority| priority.parse().unwrap()),
             reentrant: self.has("--reentrant"),
             request_id: self.request_id(),
+            fleeting: false,
         }
     }
 }

@@ -121,6 +121,11 @@ pub struct AskOptions {
     pub reentrant: bool,
     /// Makes asking again a no-op.
     pub request_id: Option<RequestId>,
+    /// Whether nobody who is there after a restart knows that id: then what became of the request
+    /// need not be remembered for longer than its hold lives. For whoever makes up ids of their
+    /// own; nobody can say so from afar.
+    #[serde(skip)]
+    pub fleeting: bool,
 }
 
 /// Asks for one resource.

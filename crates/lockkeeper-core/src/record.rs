@@ -156,6 +156,9 @@ pub struct Granted {
     pub reason: Option<Arc<str>>,
     pub metadata: Option<Arc<str>>,
     pub request_id: Option<RequestId>,
+    /// Whether that id is of no use once this hold is over, and the process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fleeting: bool,
 }
 
 /// Why a request left its queues without a grant.

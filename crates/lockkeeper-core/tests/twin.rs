@@ -46,6 +46,7 @@ fn unsettle_memory(table: &mut LockTable, leave: &[u8]) {
             reason: None,
             metadata: None,
             request_id: None,
+            fleeting: false,
         }));
     }
     for n in 0..count {

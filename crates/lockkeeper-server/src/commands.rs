@@ -180,6 +180,7 @@ impl Nature {
             _ => return None,
         };
         let name = request.request_id.map(CancelTarget::Request);
+        request.fleeting = name.is_none();
         let request = *request.request_id.get_or_insert_with(|| house.next_request());
         let undo = Undo::Cancel(CancelTarget::Request(request));
         Some(Nature { session, is_sliced, undo, name })

@@ -310,6 +310,7 @@ fn garbage(known: &Known, small: Small, raw: [u64; 3], text: &str) -> Command {
         priority: Some(how as i8),
         reentrant: how % 3 == 0,
         request_id,
+        fleeting: false,
     };
     match verb % 16 {
         0 => OpenSession {

@@ -16,8 +16,13 @@ macro_rules! steps {
     };
 }
 
-const STEPS: &[Step] =
-    steps!["0001_resource_locks", "0002_tasks", "0003_cheaper_grants", "0004_journal"];
+const STEPS: &[Step] = steps![
+    "0001_resource_locks",
+    "0002_tasks",
+    "0003_cheaper_grants",
+    "0004_journal",
+    "0005_fleeting_requests",
+];
 
 /// The newest schema this program knows.
 pub(crate) const NEWEST: u32 = STEPS.len() as u32;

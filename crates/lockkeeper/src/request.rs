@@ -167,6 +167,7 @@ impl AcquireRequest {
     /// Everything that can be done before the first await is, so that the future is small.
     fn run(self) -> impl Future<Output = Result<LockGuard, AcquireError>> + Send {
         let AcquireRequest { owner, resource, mode, mut options, keep_alive } = self;
+        options.fleeting = options.request_id.is_none();
         let request = *options.request_id.get_or_insert_with(|| owner.next_request());
         let command = Command::from(Acquire { session: owner.session(), resource, mode, options });
         async move {

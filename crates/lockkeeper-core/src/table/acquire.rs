@@ -204,6 +204,8 @@ impl LockTable {
             want.entry.is_none_or(|at| self.state.admits(at, plan.session, place, want.mode))
         });
         if is_free {
+            // Of a batch that lost some of its holds, those that are left do not tell the outcome.
+            let is_one = plan.wants.len() == 1 && plan.built_on.is_empty();
             let terms = Terms {
                 ticket: plan.ticket,
                 session: plan.session,
@@ -212,6 +214,7 @@ impl LockTable {
                 reason: options.reason.clone(),
                 metadata: options.metadata.clone(),
                 request_id: options.request_id,
+                fleeting: options.fleeting && is_one,
             };
             let grants = self.record_grants(&terms, plan.wants, &plan.built_on)?;
             return Ok(Ok(Answer::Granted(grants)));

@@ -83,6 +83,7 @@ impl LockTable {
                 reason: None,
                 metadata: None,
                 request_id: upgrade.options.request_id,
+                fleeting: false,
             };
             let answer = self.record_upgrade(&terms, Some(upgrade.lock))?;
             // Waiters whom the old mode let pass, if only something else were free, may wait for

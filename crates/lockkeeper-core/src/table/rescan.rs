@@ -26,6 +26,7 @@ pub(super) struct Terms {
     pub(super) reason: Option<std::sync::Arc<str>>,
     pub(super) metadata: Option<std::sync::Arc<str>>,
     pub(super) request_id: Option<crate::RequestId>,
+    pub(super) fleeting: bool,
 }
 
 impl Terms {
@@ -38,6 +39,7 @@ impl Terms {
             reason: ticket.reason.clone(),
             metadata: ticket.metadata.clone(),
             request_id: ticket.request_id,
+            fleeting: false,
         }
     }
 }
@@ -182,6 +184,7 @@ impl LockTable {
                 reason: terms.reason.clone(),
                 metadata: terms.metadata.clone(),
                 request_id: terms.request_id,
+                fleeting: terms.fleeting,
             };
             grants.push(Grant::from(&granted));
             self.record(Fact::Granted(granted));

@@ -98,6 +98,7 @@ impl LockTable {
             reason: options.reason,
             metadata: options.metadata,
             request_id: options.request_id,
+            fleeting: false,
         };
         let grants = self.record_grants(&terms, wants, &[])?;
         for grant in &grants {

@@ -37,6 +37,29 @@ async fn an_older_connection_takes_nothing_back_that_a_newer_one_was_told() {
     daemon.stop().await;
 }
 
+/// I12: who chose an id is told by another daemon what became of the request, also when its hold is
+/// over; who chose none has no way to ask.
+#[tokio::test]
+async fn what_was_asked_by_a_chosen_id_is_known_to_the_next_daemon() {
+    let place = Place::new();
+    let daemon = place.start().await;
+    let mut wire = daemon.connect().await;
+    let session = wire.open_detached("a").await;
+    let grant = wire.call("acquire", named(session, "file:x")).await.unwrap();
+    wire.release(session, &grant["granted"][0]).await.unwrap();
+    let grant = wire.take(session, "file:y").await.unwrap();
+    wire.release(session, &grant).await.unwrap();
+    daemon.stop().await;
+    let daemon = place.start().await;
+    let mut wire = daemon.connect().await;
+    let told = wire.call("acquire", named(session, "file:x")).await.unwrap_err();
+    assert_eq!(told["data"]["code"], "not_holder", "its hold is over: {told}");
+    assert_eq!(wire.stats().await["holds"], 0);
+    let known = wire.call("stats", json!({"project": "p"})).await.unwrap();
+    assert_eq!(known["remembered"], 1, "{known}");
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_wait_that_was_cut_can_be_asked_for_again() {
     let daemon = Place::new().start().await;

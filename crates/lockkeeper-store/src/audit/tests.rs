@@ -42,6 +42,7 @@ fn facts() -> Vec<(Fact, &'static str)> {
         reason: None,
         metadata: None,
         request_id: None,
+        fleeting: false,
     };
     let report = DeadlockReport {
         at,

@@ -24,9 +24,9 @@ pub(super) struct Carrier<'a> {
 const GRANT: &str = "INSERT INTO resource_locks (id, project_id, resource_type, resource_key,
         agent_id, acquired_at, timeout_at, session_id, mode, permit_slot, slots, token, reason,
         metadata, lease_ms, ticket, birth, request_id, wait_ms, shares, revoked_at, released_at,
-        release_cause, released_by)
+        release_cause, released_by, fleeting)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,
-        ?20, ?21, ?22, ?23, ?24)";
+        ?20, ?21, ?22, ?23, ?24, ?25)";
 
 /// A hold that is there already. It ends once: by its row and its id, if nobody has ended it.
 const CHANGE: &str = "UPDATE resource_locks SET timeout_at = ?3, mode = ?4, permit_slot = ?5,
@@ -176,6 +176,7 @@ impl<'a> Carrier<'a> {
             how.at,
             how.cause,
             how.by,
+            hold.fleeting,
         ])?;
         Ok(self.db.last_insert_rowid())
     }

@@ -47,6 +47,7 @@ fn write_granted(granted: &Granted, buffer: &mut String) -> Result<(), serde_jso
         reason,
         metadata,
         request_id,
+        fleeting,
     } = granted;
     *buffer += r#"{"granted":{"lock":""#;
     *buffer += IdText::from(*lock).as_str();
@@ -76,6 +77,9 @@ fn write_granted(granted: &Granted, buffer: &mut String) -> Result<(), serde_jso
     }
     if let Some(id) = request_id {
         request(buffer, *id);
+    }
+    if *fleeting {
+        *buffer += r#","fleeting":true"#;
     }
     *buffer += "}}";
     Ok(())
@@ -131,6 +135,7 @@ mod tests {
             metadata: Option<String>,
             request: Option<u128>,
             share: Option<u64>,
+            fleeting: bool,
         ) {
             let mode = match permits {
                 0 => LockMode::Exclusive,
@@ -156,6 +161,7 @@ mod tests {
                 reason: no_null(reason).map(Into::into),
                 metadata: no_null(metadata).map(Into::into),
                 request_id,
+                fleeting,
             }))?;
             let cause = ReleaseCause::Released;
             let share = share.map(stamp).map(TicketId::from_u64);

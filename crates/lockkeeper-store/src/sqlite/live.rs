@@ -66,6 +66,8 @@ pub(super) struct HoldRow {
     pub(super) reason: Option<Arc<str>>,
     pub(super) metadata: Option<Arc<str>>,
     pub(super) request_id: Option<RequestId>,
+    /// Whether nothing but this row remembers that request.
+    pub(super) fleeting: bool,
 }
 
 #[derive(Debug)]
@@ -87,17 +89,23 @@ pub(super) struct TicketRow {
 }
 
 /// The live holds, by the two indexes that know them, in the order in which they were written.
-const HOLDS: &str = "
-    SELECT acquired_at, id, session_id, resource_type, resource_key, mode, slots, token, ticket,
-        shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata, rowid,
-        agent_id, request_id
-    FROM resource_locks WHERE rowid IN (
-        SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_active
-            WHERE project_id = ?1 AND released_at IS NULL AND mode = 'exclusive'
-        UNION ALL
-        SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_together
-            WHERE project_id = ?1 AND released_at IS NULL AND mode <> 'exclusive')
-    ORDER BY rowid";
+macro_rules! holds {
+    ($fleeting:literal) => {
+        concat!(
+            "SELECT acquired_at, id, session_id, resource_type, resource_key, mode, slots, token,
+                ticket, shares, birth, timeout_at, revoked_at, lease_ms, wait_ms, reason, metadata,
+                rowid, agent_id, request_id, ",
+            $fleeting,
+            " FROM resource_locks WHERE rowid IN (
+                SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_active
+                    WHERE project_id = ?1 AND released_at IS NULL AND mode = 'exclusive'
+                UNION ALL
+                SELECT rowid FROM resource_locks INDEXED BY idx_resource_locks_together
+                    WHERE project_id = ?1 AND released_at IS NULL AND mode <> 'exclusive')
+            ORDER BY rowid"
+        )
+    };
+}
 
 impl Rows {
     pub(super) fn read(db: &Connection, project: &str) -> Result<Rows, Trouble> {
@@ -126,7 +134,10 @@ impl Rows {
                 2.. => all(db, tasks, project, task)?,
             },
             sessions: all(db, sessions, project, session)?,
-            holds: all(db, HOLDS, project, hold)?,
+            holds: match schema {
+                ..5 => all(db, holds!("0"), project, hold)?,
+                5.. => all(db, holds!("fleeting"), project, hold)?,
+            },
             waits: all(db, waits, project, wait)?,
             tickets: all(db, tickets, project, ticket)?,
         })
@@ -205,6 +216,7 @@ fn hold(row: &Row<'_>) -> Result<HoldRow, Trouble> {
         reason: opt_text(row, 15)?.map(Arc::from),
         metadata: opt_text(row, 16)?.map(Arc::from),
         request_id: opt_text(row, 19)?.map(parse_request).transpose()?,
+        fleeting: get(row, 20)?,
     })
 }
 

@@ -17,9 +17,14 @@ pub(super) fn facts(
     rows: &Rows,
     entries: &[Entry],
 ) -> Result<Vec<Record>, Trouble> {
+    let mut fleeting: HashMap<SessionId, Vec<&HoldRow>> = HashMap::new();
+    for row in rows.holds.iter().filter(|row| row.fleeting) {
+        fleeting.entry(row.session).or_default().push(row);
+    }
     let mut memories = Vec::with_capacity(rows.sessions.len());
     for row in &rows.sessions {
-        memories.push(memory::of(db, project, row.id, rows, entries)?);
+        let own = fleeting.get(&row.id).map_or(&[][..], Vec::as_slice);
+        memories.push(memory::of(db, project, row.id, rows, own, entries)?);
     }
     let mut facts = Vec::new();
     let mut tell = |at: Timestamp, fact: Fact| facts.push(Record { at, fact });
@@ -107,6 +112,7 @@ fn hold(row: &HoldRow, tell: &mut impl FnMut(Timestamp, Fact)) {
             metadata: row.metadata.clone(),
             // What is remembered of requests follows at the end, in one piece each.
             request_id: None,
+            fleeting: false,
         }),
     );
     let Some(shares) = &row.shares else { return };

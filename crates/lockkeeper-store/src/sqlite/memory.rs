@@ -3,11 +3,11 @@
 //! The audit log has it, and the journal what is not there yet: a row that ends a request somebody
 //! may ask for again (it has an id, or its asker was told its ticket) names the session that
 //! remembers it, and so do the row that queued the request and the verdicts that struck the
-//! session.
+//! session. A fleeting request is remembered by the hold that came of it, while that lives.
 
 use super::{
     journal::Entry,
-    live::{Rows, from_json, opt_text, parse_request, text, time},
+    live::{HoldRow, Rows, from_json, opt_text, parse_request, text, time},
 };
 use crate::error::Trouble;
 use lockkeeper_core::{
@@ -47,11 +47,13 @@ struct Finished {
     outcome: Outcome,
 }
 
+/// Of a session, with its live holds out of fleeting requests.
 pub(super) fn of(
     db: &Connection,
     project: &str,
     session: SessionId,
     live: &Rows,
+    fleeting: &[&HoldRow],
     entries: &[Entry],
 ) -> Result<Memory, Trouble> {
     let mut finished: Vec<Finished> = Vec::new();
@@ -95,6 +97,12 @@ pub(super) fn of(
             _ => continue,
         };
         finished.push(Finished { at, request_id, ticket, outcome });
+    }
+    for hold in fleeting {
+        let at = finished.partition_point(|one| one.at <= hold.at);
+        let (ticket, outcome) = (Some(hold.ticket), Outcome::Granted(vec![hold.lock]));
+        let one = Finished { at: hold.at, request_id: hold.request_id, ticket, outcome };
+        finished.insert(at, one);
     }
     let skip = finished.len().saturating_sub(REMEMBERED_MAX);
     let mut requests = Vec::new();

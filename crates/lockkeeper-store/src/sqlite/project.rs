@@ -120,7 +120,7 @@ impl<'a> Projector<'a> {
     }
 
     fn granted(&mut self, at: Timestamp, granted: &Granted) -> Result<About, Trouble> {
-        let Granted { ticket, session, resource, token, request_id, .. } = granted;
+        let Granted { ticket, session, resource, token, request_id, fleeting, .. } = granted;
         fits(token.get())?;
         let now_tied = self.begin_work(*session, *ticket)?;
         now_tied.ties += 1;
@@ -154,8 +154,10 @@ impl<'a> Projector<'a> {
             reason: granted.reason.clone(),
             metadata: granted.metadata.clone(),
             request_id: *request_id,
+            fleeting: *fleeting,
         };
-        let about = of_hold(&row, *request_id, parked);
+        // By an id that is fleeting nobody asks again once the hold is over.
+        let about = of_hold(&row, request_id.filter(|_| !fleeting), parked);
         self.live.hold(row, true);
         self.live.touched.push(Touched::Hold(granted.lock));
         Ok(about)

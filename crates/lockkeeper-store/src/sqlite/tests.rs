@@ -204,7 +204,7 @@ fn rows_that_end_no_request_are_read_so_far_and_no_further() {
     }));
     let remembers = || {
         let rows = live::Rows::read(&store.db, "p").unwrap();
-        let memory = memory::of(&store.db, "p", session, &rows, &[]).unwrap();
+        let memory = memory::of(&store.db, "p", session, &rows, &[], &[]).unwrap();
         assert!(memory.verdict.is_some());
         memory.requests.len()
     };

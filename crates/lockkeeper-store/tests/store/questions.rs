@@ -154,6 +154,72 @@ fn i12_a_request_that_is_asked_again_after_a_restart_changes_nothing() {
     }
 }
 
+/// A request id that nobody else knows is remembered by the hold that came of it, while that lives:
+/// also after a restart, beside those that were named, in their order; and by nothing else.
+#[test]
+fn i12_a_fleeting_request_is_remembered_by_its_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let (ann, bob) =
+        (project.open_session(&mut store, "ann"), project.open_session(&mut store, "bob"));
+    let asks = |who, number, fleeting, key: &str| {
+        let request_id = Some(RequestId::new(number));
+        let options = AskOptions { request_id, fleeting, ..AskOptions::default() };
+        Acquire { options, ..ask(who, key) }
+    };
+    let (kept, over) = (asks(ann, 1, true, "file:kept"), asks(ann, 2, true, "file:over"));
+    let taken_back = asks(bob, 3, true, "file:taken-back");
+    let mut locks = Vec::new();
+    for asked in [&asks(ann, 7, false, "file:first"), &kept, &over, &taken_back] {
+        project.known.now += 1;
+        let replies = project.turn(&mut store, asked.clone()).unwrap();
+        let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+        locks.push(grants[0].lock);
+    }
+    project.turn(&mut store, give_back(ann, locks[2])).unwrap();
+    project.known.now += 1;
+    project.turn(&mut store, asks(ann, 8, false, "file:last")).unwrap();
+    let reader = rusqlite::Connection::open(&path).unwrap();
+    // From the journal first, then from the tables.
+    for is_carried in [false, true] {
+        if is_carried {
+            drop(store);
+            store = open(&path);
+            let named = "SELECT count(*) FROM audit_log
+                WHERE event_type = 'lock_granted' AND session_id IS NOT NULL";
+            let named: u32 = reader.query_row(named, [], |row| row.get(0)).unwrap();
+            assert_eq!(named, 2, "the index knows those that were named");
+        }
+        let claim = store.claim("p").unwrap();
+        let loaded = store.load(&claim).unwrap();
+        let remembered: Vec<(SessionId, u128)> = loaded
+            .iter()
+            .filter_map(|record| match &record.fact {
+                Fact::Remembered { session, request_id, .. } => {
+                    Some((*session, request_id.unwrap().get()))
+                }
+                _ => None,
+            })
+            .collect();
+        let wanted = [(ann, 7), (ann, 1), (ann, 8), (bob, 3)];
+        assert_eq!(remembered, wanted, "{is_carried}");
+    }
+    let known = project.known;
+    let mut again = Project::take_over(&mut store, "p");
+    again.known = known;
+    let replies = again.turn(&mut store, kept).unwrap();
+    let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+    assert_eq!(grants[0].lock, locks[1], "it asked for that already");
+    let target = CancelTarget::Request(RequestId::new(3));
+    again.turn(&mut store, Cancel { session: bob, target }).unwrap();
+    assert!(again.table.grant(locks[3]).is_none(), "it was taken back");
+    let replies = again.turn(&mut store, over).unwrap();
+    let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+    assert_ne!(grants[0].lock, locks[2], "that one is over");
+}
+
 #[test]
 fn a_session_remembers_its_latest_requests_and_no_more() {
     let folder = tempfile::tempdir().unwrap();

@@ -59,6 +59,7 @@ pub(super) fn write_quickly(
                 priority,
                 reentrant,
                 request_id,
+                fleeting: _,
             } = options.clone();
             let params = AcquireLine {
                 project,
@@ -221,6 +222,7 @@ impl<'a> From<AcquireLine<'a>> for Asked<'a> {
             priority: it.priority,
             reentrant: it.reentrant,
             request_id: it.request_id,
+            fleeting: false,
         };
         let (session, resource, mode) = (it.session, it.resource, it.mode);
         (it.project.0, Acquire { session, resource, mode, options }.into())

@@ -66,6 +66,7 @@ fn every_command_is_read_as_it_was_written() {
         priority: Some(-3),
         reentrant: true,
         request_id,
+        fleeting: false,
     };
     let wants = vec![(resource.clone(), LockMode::Shared), (task.clone(), LockMode::Update)];
     let claims = vec![TaskClaim { task: task.clone(), expect_version: Some(4) }];
@@ -110,6 +111,29 @@ fn every_command_is_read_as_it_was_written() {
     }
     methods.dedup();
     assert_eq!(methods, COMMANDS);
+}
+
+/// Whoever is far away may come back after this process: to them no id is fleeting.
+#[test]
+fn nobody_says_from_afar_that_a_request_id_is_fleeting() {
+    let request_id = Some(RequestId::new(11));
+    let asked = |fleeting| {
+        let options = AskOptions { request_id, fleeting, ..AskOptions::default() };
+        let (resource, mode) = (Resource::file("a"), LockMode::Exclusive);
+        Command::from(Acquire { session: session(), resource, mode, options })
+    };
+    let (method, params) = write_command(&asked(true)).expect("it travels").unwrap();
+    assert!(!params.to_string().contains("fleeting"), "{params}");
+    assert_eq!(read(method, params.clone()), asked(false));
+    let mut line = Vec::new();
+    write_command_line(7, "p", &asked(true), &mut line).unwrap();
+    let line = String::from_utf8(line).unwrap();
+    assert_eq!(quickly(&line).unwrap().2, asked(false));
+    let mut said = params;
+    said["fleeting"] = json!(true);
+    let said = to_raw_value(&said).unwrap();
+    let heard = read_command(method, &said).expect("it is known");
+    assert!(heard.is_err() || heard.is_ok_and(|heard| heard == asked(false)));
 }
 
 /// What the general way makes of the line, if it makes anything of it.

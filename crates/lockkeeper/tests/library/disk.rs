@@ -3,8 +3,8 @@
 
 use crate::support::{DEMO, Still, file, millis, secs, until, yields};
 use lockkeeper::{
-    AcquireError, AuditFilter, Config, Durability, LockId, LockManager, Project, Session,
-    store::check,
+    AcquireError, AuditFilter, Config, Durability, LockId, LockManager, Project, RequestId,
+    Session, store::check,
 };
 use lockkeeper_disk::{Cut, Disk, Fault, Kind, Times, What, lay_out};
 use std::{collections::BTreeMap, path::Path};
@@ -71,6 +71,28 @@ async fn comes_back(session: &Session, key: &str) -> lockkeeper::LockGuard {
     })
     .await;
     guard.unwrap()
+}
+
+/// I12: an id that somebody chose may be asked by again when the process is gone, one that was
+/// made up here may not.
+#[tokio::test]
+async fn i12_only_an_id_that_was_made_up_is_fleeting() {
+    let folder = folder();
+    let manager = open(folder.path()).await;
+    let ann = detached(&manager, "ann").await;
+    let _named = ann.acquire(file("named")).request_id(RequestId::new(7)).await.unwrap();
+    let _made_up = ann.acquire(file("made-up")).await.unwrap();
+    let event_type = Some("lock_granted".to_owned());
+    let filter = AuditFilter { event_type, oldest_first: true, ..AuditFilter::default() };
+    let rows = manager.project(DEMO).await.unwrap().audit(filter).await.unwrap();
+    let said: Vec<(&str, bool)> = rows
+        .iter()
+        .map(|row| {
+            let fact = &row.details["granted"];
+            (fact["resource"].as_str().unwrap(), fact["fleeting"] == true)
+        })
+        .collect();
+    assert_eq!(said, [("file:named", false), ("file:made-up", true)]);
 }
 
 /// I1, I2, I13: one outage of the disk, at one of the things it is asked to do.

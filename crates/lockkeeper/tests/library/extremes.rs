@@ -78,6 +78,7 @@ impl Known {
             priority,
             reentrant: which.is_multiple_of(5),
             request_id,
+            fleeting: false,
         };
         let by = match which % 7 {
             0 => Credential::Token(Token::from_u64(one)),
