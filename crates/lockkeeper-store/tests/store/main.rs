@@ -16,7 +16,7 @@
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `journal.rs` | what is in the journal and not in the tables yet |
 //! | `questions.rs` | the audit log, and what is removed from it |
-//! | `writer.rs` | group commit, and who is told when |
+//! | `writer/` | group commit, who writes it, and who is told when |
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
