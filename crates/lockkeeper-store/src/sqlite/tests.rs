@@ -138,13 +138,18 @@ fn power_is_synced_at_each_commit_and_a_claim_always() {
     let folder = tempfile::tempdir().unwrap();
     for (durability, expected) in [(Durability::Process, 1), (Durability::Power, 2)] {
         let options = OpenOptions { durability, ..OpenOptions::default() };
-        let mut store = SqliteStore::open(folder.path().join("locks.db"), options).unwrap();
+        let path = folder.path().join(format!("{expected}.db"));
+        let mut store = SqliteStore::open(path, options).unwrap();
         let level = |store: &SqliteStore| -> u32 {
             store.db.query_row("PRAGMA synchronous", [], |row| row.get(0)).unwrap()
         };
         assert_eq!(level(&store), expected);
-        store.claim("p").unwrap();
+        let claim = store.claim("p").unwrap();
         assert_eq!(level(&store), expected, "and back again");
+        let turn = turn();
+        assert_eq!(store.commit(&[Batch { claim: &claim, turns: from_ref(&turn) }]), [Ok(())]);
+        store.carry_over().unwrap();
+        assert_eq!(level(&store), expected, "and after carrying over");
         let journal: String =
             store.db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "wal");
@@ -300,4 +305,27 @@ fn i16_a_turn_that_is_only_in_the_journal_is_not_written_again() {
     let again = store.commit(&batch()).remove(0);
     assert!(matches!(again, Err(StoreError::OutOfOrder { .. })), "{again:?}");
     assert_eq!(store.load(&claim).unwrap().len(), 1);
+}
+
+/// What a failing disk keeps from being read is no project's fault: each goes on afterwards.
+#[test]
+fn a_journal_that_cannot_be_read_right_now_is_read_later() {
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = store(&folder);
+    let claim = store.claim("p").unwrap();
+    let turn = turn();
+    let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
+    assert_eq!(store.commit(&batch()), [Ok(())]);
+    store.backlog.forget();
+    let no_sessions = |context: AuthContext<'_>| match context.action {
+        AuthAction::Read { table_name: "sessions", .. } => Authorization::Deny,
+        _ => Authorization::Allow,
+    };
+    store.db.authorizer(Some(no_sessions)).unwrap();
+    assert!(store.claim("p").is_err());
+    assert!(store.backlog.why_broken("p").is_none());
+    store.db.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).unwrap();
+    assert_eq!(store.load(&claim).unwrap().len(), 1);
+    assert!(store.claim("p").is_ok());
 }

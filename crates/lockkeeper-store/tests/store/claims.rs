@@ -183,6 +183,27 @@ fn i16_the_epoch_in_the_file_counts_not_the_one_in_memory() {
     assert_eq!(store.claim("p").unwrap().epoch.get(), 8);
 }
 
+/// I16: what records nothing is not written, and yet nobody answers by a claim that is over.
+#[test]
+fn i16_the_epoch_in_the_file_counts_also_for_what_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    project.open_session(&mut store, "ann");
+    let [early, late] = [(); 2].map(|()| project.apply(Command::Tick));
+    assert!(early.records().is_empty() && late.records().is_empty());
+    let commit = |store: &mut SqliteStore, turn: &Effects| {
+        let turns = std::slice::from_ref(turn);
+        store.commit(&[Batch { claim: &project.claim, turns }]).remove(0)
+    };
+    assert_eq!(commit(&mut store, &early), Ok(()));
+    let db = Connection::open(&path).unwrap();
+    db.execute("UPDATE lock_meta SET epoch = 7, seq = 0", []).unwrap();
+    let refused = commit(&mut store, &late).unwrap_err();
+    assert!(matches!(refused, StoreError::Superseded { newest, .. } if newest.get() == 7));
+}
+
 /// I2: whatever was lost or forgotten, a later reign's tokens are larger.
 #[test]
 fn epochs_only_go_up_and_the_event_numbers_go_on() {

@@ -15,11 +15,13 @@
 //! | `damage.rs` | bytes that turn under a store, places that turn read-only |
 //! | `trouble.rs` | damaged files, full disks, read-only places |
 //! | `journal.rs` | what is in the journal and not in the tables yet |
+//! | `backlog.rs` | what is owed to the tables: when it is carried over, and what if that fails |
 //! | `questions.rs` | the audit log, and what is removed from it |
 //! | `writer/` | group commit, who writes it, and who is told when |
 
 #![allow(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod backlog;
 mod claims;
 mod damage;
 mod facts;
