@@ -307,10 +307,19 @@ fn i16_a_turn_that_is_only_in_the_journal_is_not_written_again() {
     assert_eq!(store.load(&claim).unwrap().len(), 1);
 }
 
+/// From now on nothing can be read of this table.
+fn reads_nothing_of(db: &mut Connection, table: Option<&'static str>) {
+    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+    let judge = move |context: AuthContext<'_>| match context.action {
+        AuthAction::Read { table_name, .. } if Some(table_name) == table => Authorization::Deny,
+        _ => Authorization::Allow,
+    };
+    db.authorizer(Some(judge)).unwrap();
+}
+
 /// What a failing disk keeps from being read is no project's fault: each goes on afterwards.
 #[test]
 fn a_journal_that_cannot_be_read_right_now_is_read_later() {
-    use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
     let folder = tempfile::tempdir().unwrap();
     let mut store = store(&folder);
     let claim = store.claim("p").unwrap();
@@ -318,14 +327,12 @@ fn a_journal_that_cannot_be_read_right_now_is_read_later() {
     let batch = || [Batch { claim: &claim, turns: from_ref(&turn) }];
     assert_eq!(store.commit(&batch()), [Ok(())]);
     store.backlog.forget();
-    let no_sessions = |context: AuthContext<'_>| match context.action {
-        AuthAction::Read { table_name: "sessions", .. } => Authorization::Deny,
-        _ => Authorization::Allow,
-    };
-    store.db.authorizer(Some(no_sessions)).unwrap();
+    reads_nothing_of(&mut store.db, Some("sessions"));
     assert!(store.claim("p").is_err());
-    assert!(store.backlog.why_broken("p").is_none());
-    store.db.authorizer(None::<fn(AuthContext<'_>) -> Authorization>).unwrap();
+    // Nor is it passed over by whoever asks for all that happened.
+    assert!(journal::audit(&store.db, None, schema::NEWEST).is_err());
+    reads_nothing_of(&mut store.db, None);
+    assert_eq!(journal::audit(&store.db, None, schema::NEWEST).unwrap().len(), 1);
     assert_eq!(store.load(&claim).unwrap().len(), 1);
     assert!(store.claim("p").is_ok());
 }

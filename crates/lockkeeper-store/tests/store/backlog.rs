@@ -190,6 +190,29 @@ fn i15_where_nothing_is_owed_the_next_claim_reads_the_tables() {
     assert!(table.grant(grant.lock).is_none() && table.stats().holds == 1);
 }
 
+/// I16: another owner has come, has carried over what was ours, and has written something of its
+/// own, which has the number that ours had. It is taken for what it is, and not for ours.
+#[test]
+fn i16_what_another_owner_left_is_not_taken_for_our_own() {
+    for theirs in ["p", "q"] {
+        let mut owing = Owing::new();
+        Project::take_over(&mut owing.store, "p").open_session(&mut owing.store, "ann");
+        // Somebody who got past the lock of the file.
+        fs::remove_file(format!("{}.owner", owing.path.display())).unwrap();
+        let options = OpenOptions { lag: Duration::MAX, ..OpenOptions::default() };
+        let mut second = SqliteStore::open(&owing.path, options).unwrap();
+        carry_over(&mut second);
+        Project::take_over(&mut second, theirs).open_session(&mut second, "bob");
+        assert_eq!(owing.rows("journal"), [theirs]);
+        assert_eq!(owing.rows("audit_log"), ["p"]);
+        let claim = owing.store.claim(theirs).unwrap();
+        assert_eq!(owing.rows("journal"), [""; 0]);
+        assert_eq!(owing.rows("audit_log"), ["p", theirs]);
+        let sessions = owing.store.load(&claim).unwrap().len();
+        assert_eq!(sessions, if theirs == "p" { 2 } else { 1 });
+    }
+}
+
 /// What is owed may wait as long as was said, and no longer.
 #[test]
 fn what_is_owed_is_carried_over_when_it_is_due() {
