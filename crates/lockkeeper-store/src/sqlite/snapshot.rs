@@ -9,6 +9,9 @@
 //! from the log to the file meanwhile is still in the log, unless it began the log anew; then the
 //! log's header has other numbers, and it is copied once more.
 
+#[cfg(test)]
+mod tests;
+
 use super::{connect, journal, live, load, reader};
 use crate::{
     AuditFilter, AuditRow, Claim, StoreError,
@@ -370,36 +373,4 @@ fn unchanging(path: &Path) -> String {
 /// Somebody writes: a moment later, and later still if that does not help.
 fn pause(tries: u32) {
     std::thread::sleep(Duration::from_millis(u64::from(tries.min(20))));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_copy_is_private_and_goes() {
-        let store = tempfile::tempdir().unwrap();
-        let path = store.path().join("locks.db");
-        fs::write(&path, "the file").unwrap();
-        fs::write(with_ending(&path, "-wal"), "the log").unwrap();
-        let folder = copy(&path, Stamp::of(&path).unwrap()).unwrap().unwrap();
-        let place = folder.0.clone();
-        assert_eq!(fs::read(place.join("copy.db")).unwrap(), b"the file");
-        assert_eq!(fs::read(place.join("copy.db-wal")).unwrap(), b"the log");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
-        }
-        drop(folder);
-        assert!(!place.exists());
-    }
-
-    #[test]
-    fn a_name_is_spelled_so_that_sqlite_reads_it() {
-        assert_eq!(
-            unchanging(Path::new("/a b/c?d#e%.db")),
-            "file:/a%20b/c%3fd%23e%25.db?immutable=1"
-        );
-    }
 }

@@ -148,11 +148,16 @@ fn power_is_synced_at_each_commit_and_a_claim_always() {
         assert_eq!(level(&store), expected, "and back again");
         let turn = turn();
         assert_eq!(store.commit(&[Batch { claim: &claim, turns: from_ref(&turn) }]), [Ok(())]);
+        // Whoever must not wait asks that before: with a log that goes on nothing is synced.
+        assert_eq!(store.may_wait(), durability == Durability::Power);
         store.carry_over().unwrap();
         assert_eq!(level(&store), expected, "and after carrying over");
         let journal: String =
             store.db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "wal");
+        // As many KiB of the file are kept in memory, and not as many pages.
+        let cache: i64 = store.db.query_row("PRAGMA cache_size", [], |row| row.get(0)).unwrap();
+        assert_eq!(cache, -16 * 1024);
     }
 }
 

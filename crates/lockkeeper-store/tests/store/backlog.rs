@@ -213,6 +213,64 @@ fn i16_what_another_owner_left_is_not_taken_for_our_own() {
     }
 }
 
+/// I16: what a claim that is over in the file wanted to write is on no record, and is not carried
+/// over with what is.
+#[test]
+fn i16_what_was_refused_is_not_carried_over() {
+    let mut owing = Owing::new();
+    let mut project = Project::take_over(&mut owing.store, "p");
+    let ann = project.open_session(&mut owing.store, "ann");
+    let over = "UPDATE lock_meta SET epoch = 7";
+    assert_eq!(owing.other.execute(over, []).unwrap(), 1);
+    let refused = project.turn(&mut owing.store, ask(ann, "file:a")).unwrap_err();
+    assert!(matches!(refused, StoreError::Superseded { .. }), "{refused:?}");
+    carry_over(&mut owing.store);
+    assert_eq!((owing.rows("journal").len(), owing.rows("audit_log").len()), (0, 1));
+    assert_eq!(owing.rows("resource_locks"), [""; 0]);
+    let claim = owing.store.claim("p").unwrap();
+    assert_eq!((claim.epoch.get(), owing.store.load(&claim).unwrap().len()), (8, 1));
+}
+
+/// I15: whoever goes on with a claim that another owner of the file has made knows what that one
+/// has written.
+#[test]
+fn i15_the_claim_of_another_owner_comes_with_what_it_has_written() {
+    let mut owing = Owing::new();
+    Project::take_over(&mut owing.store, "p").open_session(&mut owing.store, "ann");
+    carry_over(&mut owing.store);
+    fs::remove_file(format!("{}.owner", owing.path.display())).unwrap();
+    let mut second = life::open(&owing.path);
+    let mut project = Project::take_over(&mut second, "p");
+    let bob = project.open_session(&mut second, "bob");
+    drop(second);
+    assert_eq!(owing.store.load(&project.claim).unwrap().len(), 2);
+    project.grant(&mut owing.store, bob, "file:a");
+    assert_eq!(held(&owing.path, "p"), ["a"]);
+}
+
+/// Where there is no room for one there is none for all of a commit: it is not tried for each.
+#[test]
+fn what_ails_the_whole_store_is_told_to_everybody_in_the_commit() {
+    let mut owing = Owing::new();
+    let projects = ["fine", "full"].map(|name| Project::take_over(&mut owing.store, name));
+    owing.is_full("journal", "full");
+    let [(fine, one), (full, two)] = projects.map(|mut project| {
+        let turn = project.apply(OpenSession::default());
+        (project.claim, turn)
+    });
+    let batches = [
+        Batch { claim: &fine, turns: from_ref(&one) },
+        Batch { claim: &full, turns: from_ref(&two) },
+    ];
+    let told = owing.store.commit(&batches);
+    assert!(
+        matches!(&told[..], [Err(StoreError::Full { .. }), Err(again)] if told[0] == Err(again.clone()))
+    );
+    assert_eq!(owing.rows("journal"), [""; 0]);
+    owing.heals("full");
+    assert_eq!(owing.store.commit(&batches), [Ok(()), Ok(())]);
+}
+
 /// What is owed may wait as long as was said, and no longer.
 #[test]
 fn what_is_owed_is_carried_over_when_it_is_due() {

@@ -298,6 +298,26 @@ fn i11_one_bad_batch_takes_no_other_one_with_it() {
     assert!(next[0].is_ok(), "{next:?}");
 }
 
+/// I16: where each batch is written for itself because one of them fails, a claim that is over is
+/// refused as ever.
+#[test]
+fn i16_a_stale_claim_beside_a_bad_batch_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("locks.db"));
+    let [mut bad, mut stale] = ["bad", "stale"].map(|name| Project::take_over(&mut store, name));
+    bad.open_session(&mut store, "ann");
+    store.claim("stale").unwrap();
+    let torn = contradicting(&mut bad, &mut store);
+    let late = stale.apply(OpenSession::default());
+    let outcomes = store.commit(&[
+        Batch { claim: &bad.claim, turns: std::slice::from_ref(&torn) },
+        Batch { claim: &stale.claim, turns: std::slice::from_ref(&late) },
+    ]);
+    assert!(matches!(outcomes[0], Err(StoreError::Contradiction { .. })), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Err(StoreError::Superseded { .. })), "{outcomes:?}");
+    assert_eq!(store.reader().unwrap().history("stale").unwrap(), []);
+}
+
 /// Every project that was ever claimed is known by its name, whoever claimed it.
 #[test]
 fn the_projects_of_a_store_are_known() {

@@ -154,6 +154,39 @@ fn i12_a_request_that_is_asked_again_after_a_restart_changes_nothing() {
     }
 }
 
+/// I12: that a task is done is told again after a restart, and so is what was asked before it.
+#[test]
+fn i12_a_finished_task_is_told_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let id = |number| Some(RequestId::new(number));
+    let with = |number| AskOptions { request_id: id(number), ..AskOptions::default() };
+    let claims = vec![TaskClaim { task: Resource::task("a"), expect_version: None }];
+    let claimed = ClaimTasks { session: ann, claims, options: with(1) };
+    let replies = project.turn(&mut store, claimed).unwrap();
+    let Ok(Answer::TasksClaimed(tasks)) = &replies[0].outcome else { panic!("{replies:?}") };
+    let lock = tasks[0].grant.lock;
+    let asked = Acquire { options: with(2), ..ask(ann, "file:a") };
+    let granted = project.turn(&mut store, asked.clone()).unwrap().remove(0).outcome;
+    let by = Credential::Session(ann);
+    let finish = FinishTask { by, lock, done: true, expect_version: None, request_id: id(3) };
+    let finished = project.turn(&mut store, finish).unwrap().remove(0).outcome;
+    assert!(matches!(&finished, Ok(Answer::TaskMoved(task)) if task.status == TaskStatus::Done));
+    drop(store);
+    let mut store = open(&path);
+    let mut again = Project::take_over(&mut store, "p");
+    again.known = project.known;
+    for (command, outcome) in [(Command::from(finish), finished), (asked.into(), granted)] {
+        let effects = again.apply(command);
+        assert_eq!(effects.records(), []);
+        let told = again.commit(&mut store, vec![effects]).unwrap().remove(0).outcome;
+        assert_eq!(told, outcome);
+    }
+}
+
 /// A request id that nobody else knows is remembered by the hold that came of it, while that lives:
 /// also after a restart, beside those that were named, in their order; and by nothing else.
 #[test]
@@ -313,4 +346,28 @@ fn holds_that_live_on_are_passed_by() {
     assert_eq!(store.prune(&before, 5).unwrap(), 1);
     assert_eq!(store.prune(&before, 5).unwrap(), 0);
     assert_eq!(held(&path, "p").len(), 300);
+}
+
+/// What is over is found, however many old holds that live on stand before it.
+#[test]
+fn what_is_over_is_found_behind_any_number_that_live_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    store.claim("p").unwrap();
+    // More than a search looks at in one step, and behind them one that is over.
+    let by_hand = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5001)
+        INSERT INTO resource_locks (id, project_id, resource_type, resource_key, agent_id,
+            acquired_at, timeout_at, session_id, mode, token, lease_ms, ticket, birth, wait_ms,
+            released_at)
+        SELECT 'lock ' || n, 'p', 'file', n, 'ann', ?1, ?1, 1, 'exclusive', n, 1, n, n, 1,
+            iif(n > 5000, ?1, NULL)
+        FROM n";
+    let db = rusqlite::Connection::open(&path).unwrap();
+    assert_eq!(db.execute(by_hand, ["2026-01-01T00:00:00.000Z"]).unwrap(), 5001);
+    let before = PruneBefore { released: Timestamp::NEVER, audit: Timestamp(0) };
+    assert_eq!(store.prune(&before, 5), Ok(1));
+    let left = "SELECT count(*) FROM resource_locks WHERE released_at IS NULL";
+    assert_eq!(db.query_row(left, [], |row| row.get::<_, u32>(0)).unwrap(), 5000);
+    assert_eq!(store.prune(&before, 5), Ok(0));
 }

@@ -162,6 +162,11 @@ fn a_migration_copies_first_and_says_what_it_did() {
     assert!(refused.to_string().contains("before.db"), "{refused}");
     assert!(refused.to_string().contains("never replaces"), "{refused}");
     assert_eq!(version(&copy), 1);
+    // Of a file that was only just made there is nothing to copy.
+    let (path, copy) = (folder.path().join("new.db"), folder.path().join("none.db"));
+    let report = migrate(&path, Some(copy.clone())).unwrap();
+    assert_eq!((report.from, report.applied.len(), report.backup), (0, RELEASED.len(), None));
+    assert!(path.exists() && !copy.exists());
 }
 
 /// A file as it was before grants got cheaper, with everything that is in another file.

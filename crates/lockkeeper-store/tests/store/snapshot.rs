@@ -210,6 +210,74 @@ fn what_is_no_store_is_named_and_left_alone() {
     assert_eq!(folder(dir.path()), before);
 }
 
+/// Whoever has looked once and asks again is told what was written since.
+#[test]
+fn a_look_that_is_kept_sees_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locks.db");
+    drop(open(&path));
+    let mut snapshot = Snapshot::read(&path).unwrap();
+    for reign in 1..=3 {
+        assert_eq!(snapshot.audit(&all()).unwrap().len(), reign - 1);
+        let mut store = open(&path);
+        Project::take_over(&mut store, "p").open_session(&mut store, "ann");
+        drop(store);
+    }
+    assert_eq!(table(&mut snapshot, "p").sessions().len(), 3);
+}
+
+const IN_PLACE: &str = "LOCKKEEPER_STORE_TEST_IN_PLACE";
+
+/// Where everything is in the one file nothing is copied. In a process of its own, which has no
+/// place for a copy.
+#[test]
+fn a_look_at_one_file_needs_no_room() {
+    if let Ok(path) = std::env::var(IN_PLACE) {
+        assert_eq!(Snapshot::read(path).unwrap().projects().unwrap(), ["p".into()]);
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locks.db");
+    open(&path).claim("p").unwrap();
+    let ran = Program::new(std::env::current_exe().unwrap())
+        .args(["--exact", "snapshot::a_look_at_one_file_needs_no_room"])
+        .env(IN_PLACE, &path)
+        .envs(["TMPDIR", "TMP", "TEMP"].map(|name| (name, dir.path().join("nowhere"))))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Where there is no log of writes SQLite keeps what it overwrites beside the file. Whoever looks
+/// after a kill sees the state before what was not committed.
+#[test]
+fn a_file_without_a_log_of_writes_is_read_with_its_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locks.db");
+    let mut store = open(&path);
+    Project::take_over(&mut store, "p").open_session(&mut store, "ann");
+    drop(store);
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(())).unwrap();
+    db.execute_batch("BEGIN IMMEDIATE; DELETE FROM sessions; DELETE FROM lock_meta").unwrap();
+    db.cache_flush().unwrap();
+    let killed = dir.path().join("killed");
+    fs::create_dir(&killed).unwrap();
+    for name in ["locks.db", "locks.db-journal"] {
+        fs::copy(dir.path().join(name), killed.join(name)).unwrap();
+    }
+    // The file alone would be believed, and tells something else.
+    let alone = dir.path().join("alone.db");
+    fs::copy(&path, &alone).unwrap();
+    assert_eq!(Snapshot::read(&alone).unwrap().live("p").unwrap(), None);
+    let before = folder(&killed);
+    let mut snapshot = Snapshot::read(killed.join("locks.db")).unwrap();
+    assert_eq!(table(&mut snapshot, "p").sessions().len(), 1);
+    drop(snapshot);
+    assert_eq!(folder(&killed), before);
+}
+
 /// What an older program left is read as it is, and not brought up to date.
 #[test]
 fn an_older_schema_is_read_and_stays() {

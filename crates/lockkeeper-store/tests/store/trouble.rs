@@ -259,6 +259,10 @@ fn too_many_open_files_are_not_called_a_matter_of_rights() {
     let refused = store.reader().map(drop).unwrap_err();
     let expected = StoreError::Io { path: path.canonicalize().unwrap(), detail: full.to_string() };
     assert_eq!(refused, expected);
+    // Nor is a file that could not be made called one that is not there.
+    let new = folder.path().join("new.db");
+    let expected = StoreError::Io { path: new.clone(), detail: full.to_string() };
+    assert_eq!(try_open(&new).unwrap_err(), expected);
     drop(open_files);
     assert_eq!(store.reader().unwrap().history("p").unwrap().len(), 401);
 }
