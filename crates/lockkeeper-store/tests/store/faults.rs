@@ -1,10 +1,14 @@
 //! A disk that fails at any moment: nobody is told anything false, nothing that was acknowledged is
 //! lost, and everything goes on as soon as the disk does.
 
-use crate::story::{Outage, Stage, folder};
-use lockkeeper_disk::{Cut, Fault, Kind, Times, What};
-use lockkeeper_store::{Durability, StoreError};
-use std::collections::BTreeSet;
+use crate::{
+    life::Project,
+    story::{Outage, Stage, folder},
+};
+use lockkeeper_core::OpenSession;
+use lockkeeper_disk::{Cut, Disk, Fault, Kind, Times, What, lay_out};
+use lockkeeper_store::{Batch, Durability, OpenOptions, SqliteStore, Store, StoreError};
+use std::{collections::BTreeSet, time::Duration};
 
 /// How many acts lie between two that fail; 1 is every single one.
 fn stride() -> usize {
@@ -143,9 +147,7 @@ fn a_claim_trusts_no_sync_of_what_was_written_before() {
     let mut stage = Stage::new(Durability::Process, 3);
     stage.open();
     stage.live(3);
-    let (kinds, ending) = (vec![Kind::Sync], "-wal");
-    let (what, times) = (What::Broken, Times::Once);
-    stage.disk.fail(Fault { kinds, ending, after: 0, what, times });
+    stage.disk.fail(a_sync_of_the_log_fails());
     let refused = stage.claim().unwrap_err();
     assert!(matches!(refused, StoreError::Io { .. }), "{refused:?}");
     stage.claim().unwrap();
@@ -156,4 +158,93 @@ fn a_claim_trusts_no_sync_of_what_was_written_before() {
     for cut in [Cut::Synced, Cut::Written, Cut::Any(1), Cut::Any(2)] {
         outage.check(&platter.leave(cut), room.path()).unwrap();
     }
+}
+
+fn a_sync_of_the_log_fails() -> Fault {
+    let (kinds, ending) = (vec![Kind::Sync], "-wal");
+    Fault { kinds, ending, after: 0, what: What::Broken, times: Times::Once }
+}
+
+/// A store on a disk that is watched, and another program that has its file open.
+struct Shared {
+    _folder: tempfile::TempDir,
+    disk: Disk,
+    store: SqliteStore,
+    other: rusqlite::Connection,
+}
+
+impl Shared {
+    fn new() -> Shared {
+        let folder = folder();
+        let disk = Disk::watch(folder.path()).unwrap();
+        let path = disk.folder().join("locks.db");
+        let options = OpenOptions { lag: Duration::MAX, ..OpenOptions::default() };
+        let store = SqliteStore::open(&path, options).unwrap();
+        let other = rusqlite::Connection::open(&path).unwrap();
+        Shared { _folder: folder, disk, store, other }
+    }
+
+    fn take_over(&mut self) -> Project {
+        Project::take_over(&mut self.store, "p")
+    }
+
+    /// Something that no sync follows.
+    fn write(&mut self, project: &mut Project) {
+        let turn = project.apply(OpenSession::default());
+        let batch = Batch { claim: &project.claim, turns: std::slice::from_ref(&turn) };
+        assert_eq!(self.store.commit(&[batch]), [Ok(())]);
+    }
+
+    /// The last claim is there after a power cut.
+    fn claims_what_outlives_a_cut(&mut self) {
+        let epoch = self.store.claim("p").unwrap().epoch.get();
+        let (mut platter, log) = (self.disk.platter(), self.disk.log());
+        log.iter().for_each(|event| platter.replay(event));
+        let room = folder();
+        for cut in [Cut::Synced, Cut::Any(1), Cut::Any(2)] {
+            lay_out(&platter.leave(cut), room.path()).unwrap();
+            let left = rusqlite::Connection::open(room.path().join("locks.db")).unwrap();
+            let found = left.query_row("SELECT epoch FROM lock_meta", [], |row| row.get(0));
+            assert_eq!(found, Ok(epoch), "{cut:?}");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.disk.leave();
+    }
+}
+
+/// I2: nor does a claim trust what a sync may have dropped while the log was moved into the file,
+/// which nobody was told of.
+#[test]
+fn a_claim_trusts_no_sync_that_failed_between_commits() {
+    let mut shared = Shared::new();
+    let mut project = shared.take_over();
+    // More than a log may have, and nobody has moved it yet.
+    let much = "PRAGMA wal_autocheckpoint = 0; CREATE TABLE ballast (bytes BLOB);
+        INSERT INTO ballast VALUES (zeroblob(2100 * 4096))";
+    shared.other.execute_batch(much).unwrap();
+    shared.write(&mut project);
+    assert!(shared.store.is_untidy(), "the log is to be moved into the file");
+    shared.disk.fail(a_sync_of_the_log_fails());
+    shared.store.tidy();
+    assert_eq!(shared.disk.failed(), 1);
+    shared.claims_what_outlives_a_cut();
+}
+
+/// I2: while somebody reads, the log cannot be moved out of the way of a claim. It is by the next
+/// one.
+#[test]
+fn a_claim_that_could_not_move_the_log_leaves_that_to_the_next_one() {
+    let mut shared = Shared::new();
+    let mut project = shared.take_over();
+    shared.other.execute_batch("BEGIN; SELECT * FROM lock_meta").unwrap();
+    shared.write(&mut project);
+    shared.disk.fail(a_sync_of_the_log_fails());
+    assert!(shared.store.claim("p").is_err());
+    shared.store.claim("p").unwrap();
+    shared.other.execute_batch("COMMIT").unwrap();
+    shared.claims_what_outlives_a_cut();
 }
