@@ -459,7 +459,7 @@ fn set_up(db: &Connection, synchronous: &str, bytes_max: Option<u64>) -> rusqlit
     db.pragma_update(None, "synchronous", synchronous)?;
     db.pragma_update(None, "foreign_keys", true)?;
     // What it keeps of the file: enough for the ends of the tables, where everything happens.
-    db.pragma_update(None, "cache_size", -16 * 1024)?;
+    db.pragma_update(None, "cache_size", -4 * 1024)?;
     db.pragma_update(None, "cell_size_check", true)?;
     // Where a plain sync does not reach the disk, on macOS, this one does.
     db.pragma_update(None, "fullfsync", true)?;

@@ -157,7 +157,7 @@ fn power_is_synced_at_each_commit_and_a_claim_always() {
         assert_eq!(journal, "wal");
         // As many KiB of the file are kept in memory, and not as many pages.
         let cache: i64 = store.db.query_row("PRAGMA cache_size", [], |row| row.get(0)).unwrap();
-        assert_eq!(cache, -16 * 1024);
+        assert_eq!(cache, -4 * 1024);
     }
 }
 
