@@ -154,39 +154,6 @@ fn i12_a_request_that_is_asked_again_after_a_restart_changes_nothing() {
     }
 }
 
-/// I12: that a task is done is told again after a restart, and so is what was asked before it.
-#[test]
-fn i12_a_finished_task_is_told_again_after_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("locks.db");
-    let mut store = open(&path);
-    let mut project = Project::take_over(&mut store, "p");
-    let ann = project.open_session(&mut store, "ann");
-    let id = |number| Some(RequestId::new(number));
-    let with = |number| AskOptions { request_id: id(number), ..AskOptions::default() };
-    let claims = vec![TaskClaim { task: Resource::task("a"), expect_version: None }];
-    let claimed = ClaimTasks { session: ann, claims, options: with(1) };
-    let replies = project.turn(&mut store, claimed).unwrap();
-    let Ok(Answer::TasksClaimed(tasks)) = &replies[0].outcome else { panic!("{replies:?}") };
-    let lock = tasks[0].grant.lock;
-    let asked = Acquire { options: with(2), ..ask(ann, "file:a") };
-    let granted = project.turn(&mut store, asked.clone()).unwrap().remove(0).outcome;
-    let by = Credential::Session(ann);
-    let finish = FinishTask { by, lock, done: true, expect_version: None, request_id: id(3) };
-    let finished = project.turn(&mut store, finish).unwrap().remove(0).outcome;
-    assert!(matches!(&finished, Ok(Answer::TaskMoved(task)) if task.status == TaskStatus::Done));
-    drop(store);
-    let mut store = open(&path);
-    let mut again = Project::take_over(&mut store, "p");
-    again.known = project.known;
-    for (command, outcome) in [(Command::from(finish), finished), (asked.into(), granted)] {
-        let effects = again.apply(command);
-        assert_eq!(effects.records(), []);
-        let told = again.commit(&mut store, vec![effects]).unwrap().remove(0).outcome;
-        assert_eq!(told, outcome);
-    }
-}
-
 /// A request id that nobody else knows is remembered by the hold that came of it, while that lives:
 /// also after a restart, beside those that were named, in their order; and by nothing else.
 #[test]
@@ -253,6 +220,39 @@ fn i12_a_fleeting_request_is_remembered_by_its_hold() {
     assert_ne!(grants[0].lock, locks[2], "that one is over");
 }
 
+/// I12: that a task is done is told again after a restart, and so is what was asked before it.
+#[test]
+fn i12_a_finished_task_is_told_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let id = |number| Some(RequestId::new(number));
+    let with = |number| AskOptions { request_id: id(number), ..AskOptions::default() };
+    let claims = vec![TaskClaim { task: Resource::task("a"), expect_version: None }];
+    let claimed = ClaimTasks { session: ann, claims, options: with(1) };
+    let replies = project.turn(&mut store, claimed).unwrap();
+    let Ok(Answer::TasksClaimed(tasks)) = &replies[0].outcome else { panic!("{replies:?}") };
+    let lock = tasks[0].grant.lock;
+    let asked = Acquire { options: with(2), ..ask(ann, "file:a") };
+    let granted = project.turn(&mut store, asked.clone()).unwrap().remove(0).outcome;
+    let by = Credential::Session(ann);
+    let finish = FinishTask { by, lock, done: true, expect_version: None, request_id: id(3) };
+    let finished = project.turn(&mut store, finish).unwrap().remove(0).outcome;
+    assert!(matches!(&finished, Ok(Answer::TaskMoved(task)) if task.status == TaskStatus::Done));
+    drop(store);
+    let mut store = open(&path);
+    let mut again = Project::take_over(&mut store, "p");
+    again.known = project.known;
+    for (command, outcome) in [(Command::from(finish), finished), (asked.into(), granted)] {
+        let effects = again.apply(command);
+        assert_eq!(effects.records(), []);
+        let told = again.commit(&mut store, vec![effects]).unwrap().remove(0).outcome;
+        assert_eq!(told, outcome);
+    }
+}
+
 #[test]
 fn a_session_remembers_its_latest_requests_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
@@ -276,6 +276,32 @@ fn a_session_remembers_its_latest_requests_and_no_more() {
         })
         .collect();
     assert_eq!(remembered, (36..100).collect::<Vec<u128>>());
+}
+
+/// I12: it is requests that are counted, and not how many locks each got or of what kind it is.
+#[test]
+fn i12_requests_for_many_locks_are_remembered_as_one_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder.path().join("locks.db"));
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let mut locks = Vec::new();
+    for number in 0..30 {
+        let request_id = Some(RequestId::new(number));
+        let options = AskOptions { request_id, ..AskOptions::default() };
+        let name = |half: &str| Resource::file(&format!("{half}-{number}"));
+        let wants = ["a", "b"].map(|half| (name(half), LockMode::Exclusive)).to_vec();
+        let asked = AcquireAll { session: ann, wants, options };
+        let replies = project.turn(&mut store, asked).unwrap();
+        let Ok(Answer::Granted(grants)) = &replies[0].outcome else { panic!("{replies:?}") };
+        locks.push(grants[0].lock);
+    }
+    for (number, lock) in (30..40).zip(locks) {
+        let request_id = Some(RequestId::new(number));
+        project.turn(&mut store, Release { request_id, ..give_back(ann, lock) }).unwrap();
+    }
+    carry_over(&mut store);
+    assert_eq!(Project::take_over(&mut store, "p").table.stats().remembered, 40);
 }
 
 #[test]
