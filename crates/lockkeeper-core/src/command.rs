@@ -121,9 +121,9 @@ pub struct AskOptions {
     pub reentrant: bool,
     /// Makes asking again a no-op.
     pub request_id: Option<RequestId>,
-    /// Whether nobody who is there after a restart knows that id: then what became of the request
-    /// need not be remembered for longer than its hold lives. For whoever makes up ids of their
-    /// own; nobody can say so from afar.
+    /// Whether nobody knows that id once this process has ended. A grant at once of one resource is
+    /// then remembered by nothing on record but its hold: a table that is rebuilt when that is over
+    /// grants it anew. For ids that a program makes up for itself; nobody can say so from afar.
     #[serde(skip)]
     pub fleeting: bool,
 }

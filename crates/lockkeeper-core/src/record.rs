@@ -156,7 +156,7 @@ pub struct Granted {
     pub reason: Option<Arc<str>>,
     pub metadata: Option<Arc<str>>,
     pub request_id: Option<RequestId>,
-    /// Whether that id is of no use once this hold is over, and the process.
+    /// Whether nothing but this hold remembers that id when the table is rebuilt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fleeting: bool,
 }

@@ -111,7 +111,8 @@ impl Line {
             if let Err(SendError::ActorNotRunning(_)) = running.actor.tell(ask).try_send() {
                 return Err(Unavailable::ShutDown.into());
             }
-            // If nobody answers: the table it is rebuilt with knows the request by its id.
+            // If nobody answers: the table it is rebuilt with knows the request by its id, or what
+            // was granted is over, and nobody was told of it.
             if let Ok(outcome) = told.await {
                 return outcome;
             }

@@ -206,6 +206,7 @@ impl LockTable {
         if is_free {
             // Of a batch that lost some of its holds, those that are left do not tell the outcome.
             let is_one = plan.wants.len() == 1 && plan.built_on.is_empty();
+            let fleeting = options.fleeting && options.request_id.is_some() && is_one;
             let terms = Terms {
                 ticket: plan.ticket,
                 session: plan.session,
@@ -214,7 +215,7 @@ impl LockTable {
                 reason: options.reason.clone(),
                 metadata: options.metadata.clone(),
                 request_id: options.request_id,
-                fleeting: options.fleeting && is_one,
+                fleeting,
             };
             let grants = self.record_grants(&terms, plan.wants, &plan.built_on)?;
             return Ok(Ok(Answer::Granted(grants)));

@@ -99,7 +99,10 @@ pub(super) fn of(
         finished.push(Finished { at, request_id, ticket, outcome });
     }
     for hold in fleeting {
-        let at = finished.partition_point(|one| one.at <= hold.at);
+        // Behind what was before it, before what was asked after it: tickets only go up.
+        let in_time = finished.partition_point(|one| one.at <= hold.at);
+        let is_later = |one: &Finished| one.ticket.is_some_and(|ticket| ticket > hold.ticket);
+        let at = finished.iter().take(in_time).position(is_later).unwrap_or(in_time);
         let (ticket, outcome) = (Some(hold.ticket), Outcome::Granted(vec![hold.lock]));
         let one = Finished { at: hold.at, request_id: hold.request_id, ticket, outcome };
         finished.insert(at, one);

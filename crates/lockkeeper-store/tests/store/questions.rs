@@ -253,6 +253,55 @@ fn i12_a_finished_task_is_told_again_after_a_restart() {
     }
 }
 
+/// I12: of what somebody chose an id for, a restart forgets nothing that was among the latest, also
+/// if fleeting requests were granted before it in the same millisecond.
+#[test]
+fn i12_fleeting_requests_of_the_same_moment_push_out_none_that_came_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let mut asks = |number: u128, fleeting| {
+        let request_id = Some(RequestId::new(number));
+        let options = AskOptions { request_id, fleeting, ..AskOptions::default() };
+        let asked = Acquire { options, ..ask(ann, &format!("file:{number}")) };
+        project.turn(&mut store, asked).unwrap();
+    };
+    (0..40).for_each(|number| asks(number, true));
+    (100..164).for_each(|number| asks(number, false));
+    assert_eq!(project.table.stats().remembered, 64);
+    let first = Acquire {
+        options: AskOptions { request_id: Some(RequestId::new(100)), ..AskOptions::default() },
+        ..ask(ann, "file:100")
+    };
+    // While it lives the table knows it: the same grant again.
+    let replies = project.turn(&mut store, first.clone()).unwrap();
+    assert!(matches!(replies[0].outcome, Ok(Answer::Granted(_))), "{replies:?}");
+    drop(store);
+    let mut store = open(&path);
+    let mut again = Project::take_over(&mut store, "p");
+    again.known = project.known;
+    let replies = again.turn(&mut store, first).unwrap();
+    assert!(matches!(replies[0].outcome, Ok(Answer::Granted(_))), "{replies:?}");
+}
+
+/// What has no id is not remembered by a table; so it must not be by its store either.
+#[test]
+fn a_fleeting_request_without_an_id_is_remembered_by_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("locks.db");
+    let mut store = open(&path);
+    let mut project = Project::take_over(&mut store, "p");
+    let ann = project.open_session(&mut store, "ann");
+    let options = AskOptions { fleeting: true, ..AskOptions::default() };
+    project.turn(&mut store, Acquire { options, ..ask(ann, "file:a") }).unwrap();
+    assert_eq!(project.table.stats().remembered, 0);
+    drop(store);
+    let again = Project::take_over(&mut open(&path), "p");
+    assert_eq!(again.table.stats().remembered, 0);
+}
+
 #[test]
 fn a_session_remembers_its_latest_requests_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
