@@ -165,6 +165,20 @@ fn i10_an_inherited_age_ends_with_the_work_also_in_the_rows() {
     }
 }
 
+/// I10: work that goes on over a restart is as old as its first lock, also once that is given back.
+#[test]
+fn i10_work_is_as_old_as_its_first_lock_also_by_what_was_read() {
+    let mut both = Both::new();
+    let ann = both.project.open_session(&mut both.store, "ann");
+    let first = both.grant(ask(ann, "file:a"));
+    carry_over(&mut both.store);
+    both.go_on_alike(vec![]);
+    both.grant(ask(ann, "file:b"));
+    both.turn(give_back(ann, first.lock));
+    assert_eq!(both.project.table.sessions()[0].birth, Some(first.ticket));
+    both.go_on_alike(vec![]);
+}
+
 #[test]
 fn an_upgrade_is_remembered_by_its_ticket_a_downgrade_is_not() {
     let mut both = Both::new();
