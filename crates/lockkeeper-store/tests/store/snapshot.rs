@@ -249,6 +249,21 @@ fn a_look_at_one_file_needs_no_room() {
     assert!(ran.status.success() && said.contains("1 passed"), "{said}");
 }
 
+/// What cannot be copied is told as what it is, and not as somebody's writing that never ends.
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_copied_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("locks.db");
+    open(&path).claim("p").unwrap();
+    let journal = dir.path().join("locks.db-journal");
+    fs::create_dir(&journal).unwrap();
+    // An empty folder has no length everywhere.
+    fs::write(journal.join("something"), "else").unwrap();
+    let refused = Snapshot::read(&path).unwrap_err();
+    assert!(matches!(refused, StoreError::Io { .. }), "{refused:?}");
+}
+
 /// Where there is no log of writes SQLite keeps what it overwrites beside the file. Whoever looks
 /// after a kill sees the state before what was not committed.
 #[test]
