@@ -97,6 +97,7 @@ fn options(how: u8, who: u8) -> AskOptions {
         reentrant: bit(5),
         priority: (bit(6) && bit(4)).then_some(1),
         request_id: bit(7).then_some(RequestId::new(u128::from(who % 16))),
+        fleeting: bit(0),
         ..AskOptions::default()
     }
 }
@@ -310,7 +311,7 @@ fn garbage(known: &Known, small: Small, raw: [u64; 3], text: &str) -> Command {
         priority: Some(how as i8),
         reentrant: how % 3 == 0,
         request_id,
-        fleeting: false,
+        fleeting: how.is_multiple_of(2),
     };
     match verb % 16 {
         0 => OpenSession {

@@ -52,6 +52,7 @@ impl Known {
             slice: who.is_multiple_of(7).then_some(Duration::from_millis(5)),
             reentrant: who.is_multiple_of(3),
             request_id: who.is_multiple_of(2).then_some(RequestId::new(u128::from(which))),
+            fleeting: who.is_multiple_of(4),
             ..AskOptions::default()
         };
         let (me, other) = (session(who), session(which));

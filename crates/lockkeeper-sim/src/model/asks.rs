@@ -118,6 +118,9 @@ impl Walk<'_> {
             wait.lease_ms = self.model.holds[hold].lease_ms;
         }
         if taken.is_empty() {
+            // Of several locks, those that are left do not tell what there was.
+            let is_one = wait.wants.len() == 1 && wait.built_on.is_empty();
+            wait.fleeting = options.fleeting && options.request_id.is_some() && is_one;
             self.owed.fresh.push_back(Fresh::Grant(wait));
             return None;
         }
@@ -158,6 +161,7 @@ impl Walk<'_> {
             call: Some(self.call),
             slice_until: options.slice.map(|slice| self.model.now.after(slice)),
             told: false,
+            fleeting: false,
         }
     }
 

@@ -124,8 +124,7 @@ impl Walk<'_> {
             reason: wait.reason.clone(),
             metadata: wait.metadata.clone(),
             request_id: wait.request_id,
-            // Nobody in this world asks like that.
-            fleeting: false,
+            fleeting: wait.fleeting,
         };
         ensure(same == *granted, Invariant::I20, || format!("due {same:?}, got {granted:?}"))?;
         let known = self.model.holds.contains_key(lock);

@@ -105,6 +105,8 @@ pub(crate) struct Wait {
     pub(crate) slice_until: Option<Timestamp>,
     /// Whether its asker was told the ticket.
     pub(crate) told: bool,
+    /// Whether what it is granted at once is remembered no longer than its hold.
+    pub(crate) fleeting: bool,
 }
 
 /// A request that is over.

@@ -369,7 +369,7 @@ impl Agent {
             priority: rng.random_bool(0.1).then(|| rng.random_range(-3..=3)),
             reentrant: rng.random_bool(0.3),
             request_id: self.request_id(rng, 0.6),
-            fleeting: false,
+            fleeting: self.requests.is_multiple_of(2),
         }
     }
 

@@ -20,11 +20,14 @@ pub(crate) struct Known {
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) locks: Vec<LockId>,
     pub(crate) tickets: Vec<TicketId>,
+    /// Whether some of them make request ids up that they will not ask by again.
+    pub(crate) is_fleeting: bool,
 }
 
 impl Default for Known {
     fn default() -> Known {
-        Known { now: START, sessions: Vec::new(), locks: Vec::new(), tickets: Vec::new() }
+        let (sessions, locks, tickets) = (Vec::new(), Vec::new(), Vec::new());
+        Known { now: START, sessions, locks, tickets, is_fleeting: false }
     }
 }
 
@@ -67,6 +70,7 @@ impl Known {
             reason: who.is_multiple_of(5).then(|| "why, \"quoted\"\n".into()),
             metadata: who.is_multiple_of(11).then(|| r#"{"ü":[1,null]}"#.into()),
             request_id,
+            fleeting: self.is_fleeting && who.is_multiple_of(4),
             ..AskOptions::default()
         };
         let by = Credential::Session(me);

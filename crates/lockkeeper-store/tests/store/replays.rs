@@ -31,12 +31,14 @@ proptest! {
         group in 1..6_usize,
         pause in 0..20_000_u64,
         orphaned: bool,
+        is_fleeting: bool,
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("locks.db");
         let mut store = open(&path);
         let mut project = Project::take_over(&mut store, "p");
-        let (mut records, mut ages) = (0, Ages::Exact);
+        project.known.is_fleeting = is_fleeting;
+        let (mut records, mut sight) = (0, Sight { ages: true, memory: !is_fleeting });
         for (at, steps) in steps.chunks(group).enumerate() {
             let turns: Vec<Effects> = steps.iter().map(|step| one(&mut project, *step)).collect();
             records += count(&turns);
@@ -45,12 +47,12 @@ proptest! {
                 drop(store);
                 store = open(&path);
                 let lost = project;
-                ages = ages.after_a_loss_of(&lost.table);
+                sight = sight.after_a_loss_of(&lost.table);
                 project = Project::take_over(&mut store, "p");
                 project.known = lost.known;
-                same("live rows", &lost.table, &project.table, ages)?;
+                same("live rows", &lost.table, &project.table, sight)?;
                 project.known.now += pause;
-                records += resume_twice(&mut project, &mut store, orphaned, ages)?;
+                records += resume_twice(&mut project, &mut store, orphaned, sight)?;
             }
         }
         carry_over(&mut store);
@@ -58,7 +60,7 @@ proptest! {
         let history = store.reader().unwrap().history("p").unwrap();
         prop_assert_eq!(history.len(), records, "one row a fact");
         let again = rebuilt(&project.claim, &history);
-        same("history", &project.table, &again, ages)?;
+        same("history", &project.table, &again, sight)?;
     }
 }
 
@@ -72,7 +74,7 @@ fn resume_twice(
     project: &mut Project,
     store: &mut dyn Store,
     orphaned: bool,
-    ages: Ages,
+    sight: Sight,
 ) -> Result<usize, TestCaseError> {
     let history = store.reader().unwrap().history("p").unwrap();
     let mut twin = rebuilt(&project.claim, &history);
@@ -80,7 +82,7 @@ fn resume_twice(
         project.table.list().iter().map(|holder| (holder.lock, holder.expires_at)).collect();
     let turn = project.apply(Resume { orphaned });
     let other = twin.apply(Timestamp(project.known.now), Resume { orphaned });
-    if matches!(ages, Ages::Exact) {
+    if sight.ages {
         prop_assert_eq!(turn.records(), other.records());
     }
     for holder in project.table.list() {
@@ -92,29 +94,29 @@ fn resume_twice(
     // What was written of it is what the table made of it.
     let claim: Claim = project.claim.clone();
     let written = rebuilt(&claim, &store.load(&claim).unwrap());
-    same("resumed rows", &project.table, &written, ages.after_a_loss_of(&project.table))?;
+    same("resumed rows", &project.table, &written, sight.after_a_loss_of(&project.table))?;
     Ok(records)
 }
 
-/// Whether the age of everybody's work is known exactly. Rows do not tell it of a session that has
-/// nothing but waits left of work that began before them: there it comes out as a victim's would.
+/// How closely two tables are to be compared.
 #[derive(Clone, Copy)]
-enum Ages {
-    Exact,
-    Roughly,
+struct Sight {
+    /// Whether the age of everybody's work is known exactly. Rows do not tell it of a session that
+    /// has nothing but waits left of work that began before them: there it comes out as a victim's
+    /// would.
+    ages: bool,
+    /// Whether everything is remembered that was asked for: what is fleeting goes with its hold.
+    memory: bool,
 }
 
-impl Ages {
-    fn after_a_loss_of(self, table: &LockTable) -> Ages {
+impl Sight {
+    fn after_a_loss_of(self, table: &LockTable) -> Sight {
         let is_lost = |one: &SessionView| {
             let waits = !one.tickets.is_empty() || !one.declared.is_empty();
             let is_younger = one.declared.is_empty() && one.birth != one.tickets.first().copied();
             one.holds == 0 && waits && (is_younger || one.aborts > 0)
         };
-        match table.sessions().iter().any(is_lost) {
-            true => Ages::Roughly,
-            false => self,
-        }
+        Sight { ages: self.ages && !table.sessions().iter().any(is_lost), ..self }
     }
 }
 
@@ -124,9 +126,18 @@ fn one(project: &mut Project, step: Step) -> Effects {
 }
 
 /// Two tables show the same; if not, the first lines that differ.
-fn same(what: &str, live: &LockTable, other: &LockTable, ages: Ages) -> Result<(), TestCaseError> {
-    let with_ages = matches!(ages, Ages::Exact);
-    let (live, other) = (picture(live, with_ages), picture(other, with_ages));
+fn same(
+    what: &str,
+    live: &LockTable,
+    other: &LockTable,
+    sight: Sight,
+) -> Result<(), TestCaseError> {
+    let picture = |table| {
+        let whole = picture(table, sight.ages);
+        let is_seen = |line: &&str| sight.memory || !line.trim_start().starts_with("remembered:");
+        whole.lines().filter(is_seen).collect::<Vec<_>>().join("\n")
+    };
+    let (live, other) = (picture(live), picture(other));
     let differ = live.lines().zip(other.lines()).position(|(a, b)| a != b);
     let around = |text: &str| {
         let from = differ.unwrap_or(0).saturating_sub(25);
