@@ -66,7 +66,9 @@ pub struct Limits {
     pub lease_max: Duration,
     /// The longest wait; a longer one is cut to it.
     pub wait_max: Duration,
-    /// Finished requests a session remembers, so that a retry changes nothing.
+    /// Finished requests a session remembers, so that a retry changes nothing. An older one can be
+    /// neither repeated nor taken back by its id, so let it be more than a session has under way at
+    /// once.
     pub remembered_per_session: usize,
 }
 
