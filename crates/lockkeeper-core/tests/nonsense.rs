@@ -32,7 +32,7 @@ proptest! {
         after in life::steps(80),
         damage in prop::collection::vec(any::<(u8, u16, u16)>(), 0..12),
     ) {
-        let mut known = Known { now: 1_000, ..Known::default() };
+        let mut known = Known { now: 1_000, is_fleeting: true, ..Known::default() };
         let mut table = LockTable::new(TableConfig::default(), Reign::first(5));
         let mut ledger = Ledger::new(Vec::new());
         live(&mut table, &mut ledger, &mut known, &before);

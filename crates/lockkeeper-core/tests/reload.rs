@@ -92,7 +92,7 @@ proptest! {
         grace: bool,
         orphaned: bool,
     ) {
-        let mut known = Known { now: 1_000, patience: 30, ..Known::default() };
+        let mut known = Known { now: 1_000, patience: 30, is_fleeting: true, ..Known::default() };
         let mut lost = table(grace, Reign::first(5));
         let (mut ledger, mut rows) = (Ledger::new(Vec::new()), Rows::new(5));
         for step in before {
@@ -139,7 +139,7 @@ proptest! {
         orphaned: bool,
     ) {
         let newest = Reign { epoch: Epoch::new(9), id_seed: 4, last_event: 0 };
-        let mut known = Known { patience: 30, ..Known::default() };
+        let mut known = Known { patience: 30, is_fleeting: true, ..Known::default() };
         let mut ledger = Ledger::new(Vec::new());
         let mut newer = table(false, newest);
         for step in before {

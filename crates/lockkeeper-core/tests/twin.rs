@@ -91,7 +91,7 @@ proptest! {
         history in prop::collection::vec(any::<u8>(), 2..30),
         grace: bool,
     ) {
-        let mut known = Known { now: 1_000, ..Known::default() };
+        let mut known = Known { now: 1_000, is_fleeting: true, ..Known::default() };
         let mut lost = table(grace);
         let mut ledger = Ledger::new(Vec::new());
         for step in before {

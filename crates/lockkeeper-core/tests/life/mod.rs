@@ -21,6 +21,9 @@ pub(crate) struct Known {
     pub(crate) sessions: Vec<SessionId>,
     pub(crate) locks: Vec<LockId>,
     pub(crate) tickets: Vec<TicketId>,
+    /// Whether some of them make request ids up that they will not ask by again. Whoever asks again
+    /// after all, of a table that a store gave back, is told something else.
+    pub(crate) is_fleeting: bool,
 }
 
 /// What, who, which.
@@ -52,7 +55,7 @@ impl Known {
             slice: who.is_multiple_of(7).then_some(Duration::from_millis(5)),
             reentrant: who.is_multiple_of(3),
             request_id: who.is_multiple_of(2).then_some(RequestId::new(u128::from(which))),
-            fleeting: who.is_multiple_of(4),
+            fleeting: self.is_fleeting && who.is_multiple_of(4),
             ..AskOptions::default()
         };
         let (me, other) = (session(who), session(which));
